@@ -1,0 +1,19 @@
+"""Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, provably the same model."""
+
+from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import numerics
+from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
+
+__all__ = [
+    "PRESETS",
+    "ActivationCache",
+    "HookPoint",
+    "HookedTransformer",
+    "HookedTransformerConfig",
+    "ReverseIncrement",
+    "TrainConfig",
+    "UserError",
+    "get_act_name",
+    "numerics",
+]

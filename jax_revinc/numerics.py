@@ -1,0 +1,37 @@
+"""float64 and matmul precision as a property of the config, never of a global flag."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
+
+import jax
+
+from revinc import HookedTransformerConfig
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@contextmanager
+def numerics(cfg: HookedTransformerConfig) -> Iterator[None]:
+    """Within it JAX computes as `cfg` says: float64 if it asks for it, float32 without TF32 if not.
+
+    Wrap your own ``jax.jit`` calls on a float64 model in it; the model's methods do it themselves.
+    """
+    with jax.enable_x64(cfg.dtype == "float64" or jax.config.jax_enable_x64):
+        with jax.default_matmul_precision("highest"):
+            yield
+
+
+def with_numerics(method: Callable[P, R]) -> Callable[P, R]:
+    """Runs a method of an object that has a ``cfg`` within `numerics`."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with numerics(args[0].cfg):  # type: ignore[attr-defined]
+            return method(*args, **kwargs)
+
+    return wrapped

@@ -1,0 +1,15 @@
+"""The experiment itself, free of any framework: configs, tasks, schedules, weights and run folders."""
+
+from revinc.config import HookedTransformerConfig, TrainConfig
+from revinc.errors import UserError
+from revinc.presets import PRESETS
+from revinc.tasks import ReverseIncrement, Task
+
+__all__ = [
+    "PRESETS",
+    "HookedTransformerConfig",
+    "ReverseIncrement",
+    "Task",
+    "TrainConfig",
+    "UserError",
+]

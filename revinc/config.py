@@ -1,0 +1,250 @@
+"""What is trained and how: two frozen, hashable, validated dataclasses."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+from revinc.errors import UserError, near_names
+from revinc.tasks import ReverseIncrement, Task, make_task
+from revinc.validation import require_bool, require_choice, require_int, require_number
+
+DERIVED: Any = None
+"""The default of a field that, left out, takes the value that TransformerLens would derive."""
+
+ACT_FNS = ("relu", "gelu", "gelu_new", "silu")
+NORMALIZATION_TYPES = ("LN", "LNPre", None)
+DTYPES = ("float32", "float64")
+SPLITS = ("prefix", "random")
+
+
+def described(default: Any = dataclasses.MISSING, *, help: str) -> Any:
+    """A dataclass field with the sentence that the command line's ``--help`` shows for it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookedTransformerConfig:
+    """A transformer's shape, with the field names and defaults of TransformerLens 3.9.
+
+    Only what is implemented exists as a field, and every other value is refused by name.
+
+    Raises:
+        UserError: a ValueError that names the field.
+    """
+
+    n_layers: int = described(help="number of transformer blocks")
+    d_model: int = described(help="width of the residual stream")
+    d_head: int = described(help="width of each attention head")
+    n_ctx: int = described(help="longest sequence, in tokens")
+    d_vocab: int = described(help="number of input tokens")
+    n_heads: int = described(DERIVED, help="attention heads (derived: d_model // d_head)")
+    d_mlp: int = described(DERIVED, help="width of the MLP (derived: 4 * d_model)")
+    d_vocab_out: int = described(DERIVED, help="number of output tokens (derived: d_vocab)")
+    act_fn: str = described("relu", help=f"MLP activation: {', '.join(ACT_FNS)}")
+    attn_only: bool = described(False, help="leave the MLPs out")
+    normalization_type: str | None = described("LN", help="LN, LNPre (no weights) or None")
+    eps: float = described(1e-5, help="added to the variance in every layer norm")
+    positional_embedding_type: str = described("standard", help="standard: learned and added")
+    attention_dir: str = described("causal", help="causal: no position sees a later one")
+    init_mode: str = described("gpt2", help="gpt2: weights normal, biases zero")
+    initializer_range: float = described(
+        DERIVED, help="standard deviation of initial weights (derived: 0.8 / sqrt(d_model))"
+    )
+    dtype: str = described("float32", help="float32 or float64")
+
+    def __post_init__(self) -> None:
+        for size in ("n_layers", "d_model", "d_head", "n_ctx", "d_vocab"):
+            require_int(size, getattr(self, size), at_least=1)
+        if self.n_heads is None and self.d_model % self.d_head:
+            raise UserError(
+                f"n_heads can't be derived: d_model={self.d_model} is no multiple of "
+                f"d_head={self.d_head}; set n_heads"
+            )
+        self._derive("n_heads", self.d_model // self.d_head)
+        self._derive("d_mlp", 4 * self.d_model)
+        self._derive("d_vocab_out", self.d_vocab)
+        self._derive("initializer_range", 0.8 / math.sqrt(self.d_model))
+        for size in ("n_heads", "d_mlp", "d_vocab_out"):
+            require_int(size, getattr(self, size), at_least=1)
+        require_number("eps", self.eps)
+        require_number("initializer_range", self.initializer_range)
+        require_bool("attn_only", self.attn_only)
+        require_choice("act_fn", self.act_fn, ACT_FNS)
+        require_choice("normalization_type", self.normalization_type, NORMALIZATION_TYPES)
+        require_choice("positional_embedding_type", self.positional_embedding_type, ("standard",))
+        require_choice("attention_dir", self.attention_dir, ("causal",))
+        require_choice("init_mode", self.init_mode, ("gpt2",))
+        require_choice("dtype", self.dtype, DTYPES)
+
+    def _derive(self, field: str, value: int | float) -> None:
+        if getattr(self, field) is None:
+            object.__setattr__(self, field, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as a flat dict that JSON can hold."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> HookedTransformerConfig:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: for a field that does not exist or is missing.
+        """
+        return cls(**checked_fields(cls, fields))
+
+
+TUTORIAL_MODEL = HookedTransformerConfig(
+    n_layers=2, d_model=4, d_head=2, n_heads=1, d_mlp=4, d_vocab=5, n_ctx=9, act_fn="relu"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A whole training run: model, task, split, optimizer, evaluation, seeds.
+
+    The defaults are the tutorial's recipe. "Step N" means after N updates.
+
+    Raises:
+        UserError: a ValueError that names the field.
+    """
+
+    model: HookedTransformerConfig = TUTORIAL_MODEL
+    task: Task = ReverseIncrement()
+    split: str = described(
+        "prefix", help="prefix: train on the first sequences in product order; random: seeded"
+    )
+    train_fraction: float = described(
+        200 / 256, help="share of the sequences trained on (the tutorial's: 200 of 256)"
+    )
+    steps: int = described(4000, help="number of updates")
+    batch_size: int = described(16, help="examples per update, drawn without replacement")
+    lr: float = described(1e-2, help="AdamW learning rate")
+    weight_decay: float = described(1e-2, help="AdamW weight decay (torch's default)")
+    b1: float = described(0.9, help="AdamW decay of the first moment")
+    b2: float = described(0.999, help="AdamW decay of the second moment")
+    adam_eps: float = described(1e-8, help="AdamW epsilon")
+    eval_every: int = described(100, help="steps between evaluations of both splits")
+    snapshots: tuple[int, ...] = described(
+        (), help="steps whose weights are kept besides the first and the last; every:N for multiples of N"
+    )
+    init_seed: int = described(0, help="seed of the initial weights")
+    data_seed: int = described(0, help="seed of the batches")
+    split_seed: int = described(0, help="seed of the random split (prefix has none)")
+
+    def __post_init__(self) -> None:
+        require_choice("split", self.split, SPLITS)
+        for size in ("steps", "batch_size", "eval_every"):
+            require_int(size, getattr(self, size), at_least=1)
+        for rate in ("lr", "weight_decay", "adam_eps"):
+            require_number(rate, getattr(self, rate))
+        for decay in ("b1", "b2"):
+            require_number(decay, getattr(self, decay), below=1.0)
+        for seed in ("init_seed", "data_seed", "split_seed"):
+            require_int(seed, getattr(self, seed), at_least=0)
+            if getattr(self, seed) >= 2**32:
+                raise UserError(f"{seed} must be below 2**32, not {getattr(self, seed)}")
+        require_number("train_fraction", self.train_fraction, below=1.0, above=True)
+        object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
+        for step in self.snapshots:
+            require_int("snapshots", step, at_least=0)
+            if step > self.steps:
+                raise UserError(f"snapshots: step {step} lies beyond the last, steps={self.steps}")
+        self._check_task_fits()
+
+    def _check_task_fits(self) -> None:
+        sequences = self.task.sequences()
+        n_sequences, length = sequences.shape
+        n_tokens = len(self.task.vocabulary)
+        if self.model.n_ctx < length:
+            raise UserError(
+                f"n_ctx={self.model.n_ctx} is shorter than the task's sequences of {length} tokens; "
+                f"set n_ctx to at least {length}"
+            )
+        for field in ("d_vocab", "d_vocab_out"):
+            if getattr(self.model, field) < n_tokens:
+                raise UserError(
+                    f"{field}={getattr(self.model, field)} is smaller than the task's vocabulary of "
+                    f"{n_tokens} tokens; set {field} to at least {n_tokens}"
+                )
+        n_train = self.n_train
+        if not 0 < n_train < n_sequences:
+            raise UserError(
+                f"train_fraction={self.train_fraction} leaves {n_train} of {n_sequences} sequences "
+                "to train on; both splits need at least one"
+            )
+        if self.batch_size > n_train:
+            raise UserError(
+                f"batch_size={self.batch_size} is larger than the training split of {n_train} "
+                "sequences; batches are drawn without replacement"
+            )
+
+    @property
+    def n_train(self) -> int:
+        """Number of sequences in the training split."""
+        return round(self.train_fraction * len(self.task.sequences()))
+
+    def with_seed(self, seed: int) -> TrainConfig:
+        """The same run with all three seeds set to `seed`."""
+        return dataclasses.replace(self, init_seed=seed, data_seed=seed, split_seed=seed)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Three sections, ``model``, ``task`` and ``train``, that JSON can hold."""
+        train = {f.name: getattr(self, f.name) for f in train_fields()}
+        task = {"name": self.task.name, **dataclasses.asdict(cast(Any, self.task))}
+        return {"model": self.model.to_dict(), "task": task, "train": train}
+
+    @classmethod
+    def from_dict(cls, sections: dict[str, Any]) -> TrainConfig:
+        """The inverse of `to_dict`; other sections are left alone.
+
+        Raises:
+            UserError: for a section or field that is missing, or a field that does not exist.
+        """
+        missing = [name for name in ("model", "task", "train") if name not in sections]
+        if missing:
+            raise UserError(f"the config has no section {', '.join(missing)}")
+        return cls(
+            model=HookedTransformerConfig.from_dict(sections["model"]),
+            task=make_task(**sections["task"]),
+            **checked_fields(cls, sections["train"]),
+        )
+
+
+def train_fields() -> list[dataclasses.Field[Any]]:
+    """The fields of `TrainConfig` other than its model and its task."""
+    return [f for f in dataclasses.fields(TrainConfig) if f.name not in ("model", "task")]
+
+
+def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
+    """A phrase for every field in which two configs differ, such as ``lr: 0.01 here, 0.02 there``."""
+    here, there = ours.to_dict(), theirs.to_dict()
+    return [
+        f"{field}: {here[section].get(field)} here, {there[section].get(field)} there"
+        for section in here
+        for field in here[section] | there[section]
+        if here[section].get(field) != there[section].get(field)
+    ]
+
+
+def checked_fields(cls: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields`, once it is sure that the dataclass `cls` knows each and misses none.
+
+    Raises:
+        UserError: naming the unknown or the missing fields.
+    """
+    known = {field.name: field for field in dataclasses.fields(cls)}
+    for name in fields:
+        if name not in known:
+            raise UserError(f"{cls.__name__} has no field {name!r}{near_names(name, known)}")
+    missing = [
+        name
+        for name, field in known.items()
+        if field.default is dataclasses.MISSING and name not in fields
+    ]
+    if missing:
+        raise UserError(f"{cls.__name__} needs {', '.join(missing)}")
+    return fields

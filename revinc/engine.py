@@ -1,0 +1,55 @@
+"""What an engine is: the seam between a training run and the program that executes it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from revinc.config import TrainConfig
+from revinc.weights import StateDict
+
+METRICS = ("train_loss", "holdout_loss", "train_accuracy", "holdout_accuracy")
+"""What an evaluation measures over the predicted tokens of each split: mean cross-entropy (nats), share right."""
+
+LONGEST_CHUNK = 1000
+"""Steps after which control returns to the driver at the latest, for progress, checkpoints and Ctrl-C."""
+
+
+def chunk_capacity(cfg: TrainConfig) -> int:
+    """The most steps that `Engine.advance` is asked for at once."""
+    return min(cfg.eval_every, cfg.steps, LONGEST_CHUNK)
+
+
+class Engine(Protocol):
+    """Executes one run. A state is opaque to its caller; `advance` may consume the one it is given.
+
+    Everything random is drawn before: an engine sees initial weights and the rows of every batch.
+    """
+
+    identity: dict[str, str]
+    """What a resume must share for its bits to be the same, such as the engine's name and platform."""
+
+    device: str
+    """The device it runs on, in words."""
+
+    def start(self, weights: StateDict) -> Any:
+        """The state before the first update."""
+
+    def advance(
+        self, state: Any, batches: Int[np.ndarray, "steps batch"]
+    ) -> tuple[Any, Float[np.ndarray, " steps"]]:
+        """One update per row of `batches`, and each batch's loss before its update."""
+
+    def evaluate(self, state: Any) -> dict[str, float]:
+        """The values of `METRICS` over both splits."""
+
+    def weights(self, state: Any) -> StateDict:
+        """The weights, by their TransformerLens names."""
+
+    def to_arrays(self, state: Any) -> dict[str, np.ndarray]:
+        """A copy of everything that the next updates depend on."""
+
+    def from_arrays(self, arrays: dict[str, np.ndarray]) -> Any:
+        """The inverse of `to_arrays`, bit for bit."""

@@ -1,0 +1,113 @@
+"""What is learned: every sequence of a task, and which of its tokens must be predicted."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from revinc.errors import UserError, near_names
+from revinc.validation import require_bool, require_int
+
+
+class Task(Protocol):
+    """A finite next-token task. Implementations are frozen dataclasses, so they hash and print."""
+
+    name: ClassVar[str]
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        """The label of every token id, in order."""
+
+    @property
+    def position_labels(self) -> tuple[str, ...]:
+        """The name of every position of a sequence, such as BOS, x0, ..., y3."""
+
+    def sequences(self) -> Int[np.ndarray, "n_sequences seq"]:
+        """All sequences, as int32 token ids."""
+
+    def loss_mask(self) -> Bool[np.ndarray, " seq"]:
+        """True at the tokens that must be predicted (each from the positions before it)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReverseIncrement:
+    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x reversed, plus `shift`, modulo `n_symbols`.
+
+    The defaults are the tutorial's task: 256 sequences of 9 tokens, BOS = 4. Sequences come in the
+    order of ``itertools.product``.
+
+    Raises:
+        UserError: for a size below 1, or more than 2**20 sequences.
+    """
+
+    name: ClassVar[str] = "reverse_increment"
+
+    length: int = 4
+    n_symbols: int = 4
+    shift: int = 1
+    reverse: bool = True
+
+    def __post_init__(self) -> None:
+        require_int("length", self.length, at_least=1)
+        require_int("n_symbols", self.n_symbols, at_least=2)
+        require_int("shift", self.shift)
+        require_bool("reverse", self.reverse)
+        if self.length * np.log2(self.n_symbols) > 20:
+            raise UserError(
+                f"n_symbols={self.n_symbols} ** length={self.length} is more than 2**20 sequences; "
+                "this task lists them all, so choose a smaller length or n_symbols"
+            )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return (*map(str, range(self.n_symbols)), "BOS")
+
+    @property
+    def position_labels(self) -> tuple[str, ...]:
+        inputs = [f"x{i}" for i in range(self.length)]
+        outputs = [f"y{i}" for i in range(self.length)]
+        return ("BOS", *inputs, *outputs)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - instances are small, frozen values
+    def sequences(self) -> Int[np.ndarray, "n_sequences seq"]:
+        inputs = np.array(
+            list(itertools.product(range(self.n_symbols), repeat=self.length)), dtype=np.int32
+        )
+        outputs = (inputs + self.shift) % self.n_symbols
+        if self.reverse:
+            outputs = outputs[:, ::-1]
+        bos = np.full((len(inputs), 1), self.n_symbols, dtype=np.int32)
+        sequences = np.concatenate([bos, inputs, outputs], axis=1)
+        sequences.flags.writeable = False
+        return sequences
+
+    def loss_mask(self) -> Bool[np.ndarray, " seq"]:
+        return np.arange(1 + 2 * self.length) > self.length
+
+
+TASKS: dict[str, Any] = {ReverseIncrement.name: ReverseIncrement}
+
+
+def make_task(name: str, **fields: Any) -> Task:
+    """The task registered as `name`, built from its dataclass fields.
+
+    Raises:
+        UserError: if the name or one of the fields is unknown.
+    """
+    if name not in TASKS:
+        raise UserError(
+            f"task {name!r} is unknown{near_names(name, TASKS)} (known: {', '.join(TASKS)})"
+        )
+    task_type = TASKS[name]
+    known = [field.name for field in dataclasses.fields(task_type)]
+    for field in fields:
+        if field not in known:
+            raise UserError(f"task {name} has no field {field!r}{near_names(field, known)}")
+    task: Task = task_type(**fields)
+    return task

@@ -1,0 +1,107 @@
+"""A state dict as data: TransformerLens' names and shapes, a strict check, safetensors in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from revinc.atomic import write_atomically
+from revinc.config import HookedTransformerConfig
+from revinc.errors import UserError
+
+StateDict = dict[str, np.ndarray]
+
+BUFFER_SUFFIXES = (".attn.mask", ".attn.IGNORE")
+"""Entries of TransformerLens' state dict that are no parameters: dropped when reading."""
+
+
+def parameter_shapes(cfg: HookedTransformerConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, as in TransformerLens 3.9, embedding first."""
+    norm = {"w": (cfg.d_model,), "b": (cfg.d_model,)} if cfg.normalization_type == "LN" else {}
+    projection = (cfg.n_heads, cfg.d_model, cfg.d_head)
+    head_bias = (cfg.n_heads, cfg.d_head)
+    attn = {
+        **{f"W_{x}": projection for x in "QKV"},
+        "W_O": (cfg.n_heads, cfg.d_head, cfg.d_model),
+        **{f"b_{x}": head_bias for x in "QKV"},
+        "b_O": (cfg.d_model,),
+    }
+    mlp = {
+        "W_in": (cfg.d_model, cfg.d_mlp),
+        "b_in": (cfg.d_mlp,),
+        "W_out": (cfg.d_mlp, cfg.d_model),
+        "b_out": (cfg.d_model,),
+    }
+    block_parts = {"ln1": norm, "attn": attn}
+    if not cfg.attn_only:
+        block_parts |= {"ln2": norm, "mlp": mlp}
+
+    parts: dict[str, Mapping[str, tuple[int, ...]]] = {
+        "embed": {"W_E": (cfg.d_vocab, cfg.d_model)},
+        "pos_embed": {"W_pos": (cfg.n_ctx, cfg.d_model)},
+    }
+    for layer in range(cfg.n_layers):
+        parts |= {f"blocks.{layer}.{part}": shapes for part, shapes in block_parts.items()}
+    parts |= {
+        "ln_final": norm,
+        "unembed": {"W_U": (cfg.d_model, cfg.d_vocab_out), "b_U": (cfg.d_vocab_out,)},
+    }
+    return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+
+
+def check_state_dict(
+    cfg: HookedTransformerConfig, state_dict: Mapping[str, Any], source: str = "the state dict"
+) -> StateDict:
+    """`state_dict` as numpy arrays of ``cfg.dtype``, in canonical order, without buffers.
+
+    Raises:
+        UserError: listing every missing, unexpected and misshapen entry at once.
+    """
+    shapes = parameter_shapes(cfg)
+    given = {k: np.asarray(v) for k, v in state_dict.items() if not k.endswith(BUFFER_SUFFIXES)}
+    problems = [f"missing {name}" for name in shapes if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in shapes]
+    for name, shape in shapes.items():
+        if name in given and given[name].shape != shape:
+            problems.append(f"{name} has shape {list(given[name].shape)} instead of {list(shape)}")
+        elif name in given and given[name].dtype.kind != "f":
+            problems.append(f"{name} holds {given[name].dtype}, not floating point")
+    if problems:
+        raise UserError(f"{source} does not fit the config: {'; '.join(problems)}")
+    return {name: given[name].astype(cfg.dtype) for name in shapes}
+
+
+def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+
+def read_safetensors(path: Path) -> StateDict:
+    """Every array of a safetensors file.
+
+    Raises:
+        UserError: if the file is missing, truncated or of another format.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is no readable safetensors file; it is truncated or of another format ({error})"
+        ) from error
+
+
+def load_state_dict(path: Path, cfg: HookedTransformerConfig) -> StateDict:
+    """The weights of a model of config `cfg`.
+
+    Raises:
+        UserError: if the file is unreadable, or its entries are not those of the config.
+    """
+    return check_state_dict(cfg, read_safetensors(path), source=str(path))

@@ -3,6 +3,7 @@
 from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
+from jax_revinc.training import Run, train
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
 __all__ = [
@@ -12,8 +13,10 @@ __all__ = [
     "HookedTransformer",
     "HookedTransformerConfig",
     "ReverseIncrement",
+    "Run",
     "TrainConfig",
     "UserError",
     "get_act_name",
     "numerics",
+    "train",
 ]

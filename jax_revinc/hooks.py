@@ -131,7 +131,14 @@ NAME_ALIASES = {
     "mlp_pre": "pre",
     "mlp_post": "post",
 }
-LAYER_TYPE_ALIASES = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
+LAYER_TYPE_ALIASES = {
+    "a": "attn",
+    "attention": "attn",
+    "m": "mlp",
+    "b": "",
+    "block": "",
+    "blocks": "",
+}
 
 
 def get_act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:

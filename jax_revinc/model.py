@@ -105,7 +105,9 @@ class HookedTransformer(nnx.Module):
             UserError: for tokens of a wrong shape, type or range, or an unknown `return_type`.
         """
         if return_type not in ("logits", "loss", "both", None):
-            raise UserError(f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}")
+            raise UserError(
+                f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}"
+            )
         tokens_BP = check_tokens(self.cfg, tokens)
         embed_BPM = tap("hook_embed", self.embed(tokens_BP))
         resid_BPM = embed_BPM + tap("hook_pos_embed", self.pos_embed(tokens_BP))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import jax
@@ -21,9 +21,9 @@ def numerics(cfg: HookedTransformerConfig) -> Iterator[None]:
 
     Wrap your own ``jax.jit`` calls on a float64 model in it; the model's methods do it themselves.
     """
-    with jax.enable_x64(cfg.dtype == "float64" or jax.config.jax_enable_x64):
-        with jax.default_matmul_precision("highest"):
-            yield
+    wide = jax.enable_x64(True) if cfg.dtype == "float64" else nullcontext()
+    with wide, jax.default_matmul_precision("highest"):
+        yield
 
 
 def with_numerics(method: Callable[P, R]) -> Callable[P, R]:

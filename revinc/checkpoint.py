@@ -65,6 +65,8 @@ class Checkpoint:
             part, _, rest = name.partition("/")
             parts.setdefault(part, {})[rest] = array
         columns = [parts["history"][name].tolist() for name in ("step", *METRICS)]
-        rows = (dict(zip(("step", *METRICS), row, strict=True)) for row in zip(*columns, strict=True))
+        rows = (
+            dict(zip(("step", *METRICS), row, strict=True)) for row in zip(*columns, strict=True)
+        )
         history = History((parts["history"]["losses"],), tuple(rows))
         return cls(int(arrays["at"]), parts["engine"], history)

@@ -63,10 +63,9 @@ class HookedTransformerConfig:
                 f"n_heads can't be derived: d_model={self.d_model} is no multiple of "
                 f"d_head={self.d_head}; set n_heads"
             )
-        self._derive("n_heads", self.d_model // self.d_head)
-        self._derive("d_mlp", 4 * self.d_model)
-        self._derive("d_vocab_out", self.d_vocab)
-        self._derive("initializer_range", 0.8 / math.sqrt(self.d_model))
+        for field, value in self._derivations().items():
+            if getattr(self, field) is None:
+                object.__setattr__(self, field, value)
         for size in ("n_heads", "d_mlp", "d_vocab_out"):
             require_int(size, getattr(self, size), at_least=1)
         require_number("eps", self.eps)
@@ -79,9 +78,22 @@ class HookedTransformerConfig:
         require_choice("init_mode", self.init_mode, ("gpt2",))
         require_choice("dtype", self.dtype, DTYPES)
 
-    def _derive(self, field: str, value: int | float) -> None:
-        if getattr(self, field) is None:
-            object.__setattr__(self, field, value)
+    def _derivations(self) -> dict[str, int | float]:
+        return {
+            "n_heads": self.d_model // self.d_head,
+            "d_mlp": 4 * self.d_model,
+            "d_vocab_out": self.d_vocab,
+            "initializer_range": 0.8 / math.sqrt(self.d_model),
+        }
+
+    def replace(self, **changes: Any) -> HookedTransformerConfig:
+        """A copy with other values. Fields that hold their derived value are derived anew.
+
+        (``dataclasses.replace`` would keep, say, the `initializer_range` of the old `d_model`.)
+        """
+        derived = self._derivations()
+        kept = {k: v for k, v in self.to_dict().items() if k not in derived or v != derived[k]}
+        return HookedTransformerConfig.from_dict(kept | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a flat dict that JSON can hold."""
@@ -97,6 +109,7 @@ class HookedTransformerConfig:
         return cls(**checked_fields(cls, fields))
 
 
+TUTORIAL_TASK = ReverseIncrement()
 TUTORIAL_MODEL = HookedTransformerConfig(
     n_layers=2, d_model=4, d_head=2, n_heads=1, d_mlp=4, d_vocab=5, n_ctx=9, act_fn="relu"
 )
@@ -113,7 +126,7 @@ class TrainConfig:
     """
 
     model: HookedTransformerConfig = TUTORIAL_MODEL
-    task: Task = ReverseIncrement()
+    task: Task = TUTORIAL_TASK
     split: str = described(
         "prefix", help="prefix: train on the first sequences in product order; random: seeded"
     )
@@ -129,7 +142,8 @@ class TrainConfig:
     adam_eps: float = described(1e-8, help="AdamW epsilon")
     eval_every: int = described(100, help="steps between evaluations of both splits")
     snapshots: tuple[int, ...] = described(
-        (), help="steps whose weights are kept besides the first and the last; every:N for multiples of N"
+        (),
+        help="steps whose weights are kept besides the first and the last; every:N for multiples of N",
     )
     init_seed: int = described(0, help="seed of the initial weights")
     data_seed: int = described(0, help="seed of the batches")

@@ -21,6 +21,7 @@ from rich.table import Table
 from revinc.checkpoint import Checkpoint
 from revinc.config import HookedTransformerConfig, TrainConfig
 from revinc.engine import Engine
+from revinc.runs import Run
 from revinc.weights import parameter_shapes
 
 
@@ -83,6 +84,17 @@ class Reporter:
             )
             measured = f"loss {last['train_loss']:.4f}  train {train:.1f}%  holdout {holdout:.1f}%"
             self._progress.update(self._task, measured=measured)
+
+    def finished(self, run: Run) -> None:
+        """Prints the accuracy over all sequences, and where the run is."""
+        n_sequences = len(run.config.task.sequences())
+        weight = run.config.n_train / n_sequences
+        last = run.metrics.iloc[-1]
+        accuracy = weight * last.train_accuracy + (1 - weight) * last.holdout_accuracy
+        self.console.print(
+            f"Accuracy on all {n_sequences} sequences after {run.config.steps} steps: {accuracy:.2%}"
+        )
+        self.console.print(f"Run folder: {run.path}", soft_wrap=True)
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,8 @@ OUR_FILES = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOI
 class RunWriter:
     """Claims a folder for one run and writes it. Use it as a context manager: it holds a lock.
 
+    A new run begins with `draw_weights` as its snapshot of step 0, so that a resume never draws.
+
     Raises:
         UserError: if the folder holds a run and neither `resume` nor `overwrite` is asked for; if it
             holds something else; if another process is writing it; or if the run that would be
@@ -38,6 +41,7 @@ class RunWriter:
         config: TrainConfig,
         program: str,
         engine: dict[str, str],
+        draw_weights: Callable[[], StateDict],
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
@@ -49,22 +53,34 @@ class RunWriter:
         except Timeout as error:
             raise UserError(f"{path} is being written by another process") from error
         try:
-            self._enter(config, program, engine, resume)
+            if resume and (path / runs.CONFIG).exists():
+                check_same_run(Run.load(path), config, program, engine)
+            else:
+                self._begin(config, program, engine, draw_weights())
+            for leftover in path.rglob(f"*{TEMPORARY_SUFFIX}"):
+                leftover.unlink()
         except BaseException:
             self._lock.release()
             raise
 
-    def _enter(
-        self, config: TrainConfig, program: str, engine: dict[str, str], resume: bool
+    def _begin(
+        self, config: TrainConfig, program: str, engine: dict[str, str], weights: StateDict
     ) -> None:
-        if resume and (self.path / runs.CONFIG).exists():
-            check_same_run(Run.load(self.path), config, program, engine)
-        else:
-            self._clear()
-            self._write_config(config, program, engine)
-        (self.path / runs.SNAPSHOTS).mkdir(exist_ok=True)
-        for leftover in self.path.rglob(f"*{TEMPORARY_SUFFIX}"):
-            leftover.unlink()
+        # The config comes last and goes first: only a folder that has one is a run.
+        for name in OUR_FILES:
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / runs.SNAPSHOTS, ignore_errors=True)
+        (self.path / runs.SNAPSHOTS).mkdir()
+        self.save_snapshot(0, weights)
+        record = {
+            "format_version": runs.FORMAT_VERSION,
+            "program": program,
+            "engine": engine,
+            "versions": installed_versions(),
+            **config.to_dict(),
+        }
+        text = json.dumps(record, indent=2) + "\n"
+        write_atomically(self.path / runs.CONFIG, lambda temporary: temporary.write_text(text))
 
     def __enter__(self) -> RunWriter:
         return self
@@ -76,23 +92,6 @@ class RunWriter:
         traceback: TracebackType | None,
     ) -> None:
         self._lock.release()
-
-    def _clear(self) -> None:
-        # The config goes first: without it the rest is no run that could be taken for a whole one.
-        for name in OUR_FILES:
-            (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / runs.SNAPSHOTS, ignore_errors=True)
-
-    def _write_config(self, config: TrainConfig, program: str, engine: dict[str, str]) -> None:
-        record = {
-            "format_version": runs.FORMAT_VERSION,
-            "program": program,
-            "engine": engine,
-            "versions": installed_versions(),
-            **config.to_dict(),
-        }
-        text = json.dumps(record, indent=2) + "\n"
-        write_atomically(self.path / runs.CONFIG, lambda temporary: temporary.write_text(text))
 
     def save_snapshot(self, step: int, weights: StateDict) -> None:
         """Keep the weights after `step` updates."""
@@ -120,9 +119,8 @@ class RunWriter:
 
     def finish(self, weights: StateDict, history: History) -> None:
         """Write the metrics, then the final weights, whose presence says that the run is whole."""
-        tables = {runs.METRICS: history.metrics, runs.LOSSES: history.loss_table}
-        for name, table in tables.items():
-            write_atomically(self.path / name, lambda temporary, table=table: table.to_parquet(temporary))
+        write_atomically(self.path / runs.METRICS, history.metrics.to_parquet)
+        write_atomically(self.path / runs.LOSSES, history.loss_table.to_parquet)
         save_state_dict(self.path / runs.WEIGHTS, weights)
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
 

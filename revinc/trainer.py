@@ -13,15 +13,15 @@ from revinc.config import TrainConfig
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
 from revinc.engine import LONGEST_CHUNK, Engine
-from revinc.errors import UserError
 from revinc.run_writer import RunWriter
+from revinc.runs import Run
 from revinc.schedule import draw_batches
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 
 
-class Diverged(UserError):
+class Diverged(RuntimeError):
     """The loss became NaN or infinite."""
 
 
@@ -29,29 +29,23 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the run was left resumable."""
 
 
-def run_training(
-    cfg: TrainConfig,
-    engine: Engine,
-    initial_weights: StateDict,
-    writer: RunWriter,
-    reporter: Reporter,
-) -> None:
-    """Train from `initial_weights`, or from the writer's checkpoint if it has one, to the end.
+def run_training(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
+    """Train from the writer's checkpoint, or its initial weights if it has none, to the end.
 
     Raises:
         Diverged: naming the first step whose loss is NaN or infinite; the last good state stays as
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
-    point = writer.load_checkpoint()
-    if point is None:
-        point = Checkpoint(0, engine.to_arrays(engine.start(initial_weights)))
+    initial = Run.load(writer.path).state_dict(step=0)
+    begin = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
+    point = begin
     saved_at = time.monotonic()
     try:
-        with reporter.training(cfg, point):
-            for point in points(cfg, engine, point):
+        with reporter.training(cfg, begin):
+            for point in points(cfg, engine, begin):
                 reporter.reached(point)
-                if point.step in (0, *cfg.snapshots, cfg.steps):
+                if point.step in (*cfg.snapshots, cfg.steps):
                     writer.save_snapshot(point.step, weights_at(engine, point))
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     writer.save_checkpoint(point)

@@ -8,21 +8,24 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from revinc.atomic import write_atomically
 from revinc.config import HookedTransformerConfig
 from revinc.errors import UserError
 
 StateDict = dict[str, np.ndarray]
+Shapes = dict[str, tuple[int, ...]]
 
 BUFFER_SUFFIXES = (".attn.mask", ".attn.IGNORE")
 """Entries of TransformerLens' state dict that are no parameters: dropped when reading."""
 
 
-def parameter_shapes(cfg: HookedTransformerConfig) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
     """Name and shape of every parameter, as in TransformerLens 3.9, embedding first."""
-    norm = {"w": (cfg.d_model,), "b": (cfg.d_model,)} if cfg.normalization_type == "LN" else {}
+    norm: Shapes = (
+        {"w": (cfg.d_model,), "b": (cfg.d_model,)} if cfg.normalization_type == "LN" else {}
+    )
     projection = (cfg.n_heads, cfg.d_model, cfg.d_head)
     head_bias = (cfg.n_heads, cfg.d_head)
     attn = {
@@ -37,11 +40,11 @@ def parameter_shapes(cfg: HookedTransformerConfig) -> dict[str, tuple[int, ...]]
         "W_out": (cfg.d_mlp, cfg.d_model),
         "b_out": (cfg.d_model,),
     }
-    block_parts = {"ln1": norm, "attn": attn}
+    block_parts: dict[str, Shapes] = {"ln1": norm, "attn": attn}
     if not cfg.attn_only:
         block_parts |= {"ln2": norm, "mlp": mlp}
 
-    parts: dict[str, Mapping[str, tuple[int, ...]]] = {
+    parts: dict[str, Shapes] = {
         "embed": {"W_E": (cfg.d_vocab, cfg.d_model)},
         "pos_embed": {"W_pos": (cfg.n_ctx, cfg.d_model)},
     }
@@ -51,7 +54,9 @@ def parameter_shapes(cfg: HookedTransformerConfig) -> dict[str, tuple[int, ...]]
         "ln_final": norm,
         "unembed": {"W_U": (cfg.d_model, cfg.d_vocab_out), "b_U": (cfg.d_vocab_out,)},
     }
-    return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}
+    return {
+        f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()
+    }
 
 
 def check_state_dict(
@@ -79,7 +84,7 @@ def check_state_dict(
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Write a safetensors file, whole or not at all."""
     arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
-    write_atomically(path, lambda temporary: save_file(arrays, temporary))
+    write_atomically(path, lambda temporary: temporary.write_bytes(save(arrays)))
 
 
 def read_safetensors(path: Path) -> StateDict:

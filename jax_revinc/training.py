@@ -1,0 +1,76 @@
+"""Training a model: from a config to a finished run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jax_revinc.engines import XlaEngine
+from jax_revinc.init import init_params
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import numerics
+from revinc import TrainConfig, runs
+from revinc.console import Reporter
+from revinc.run_writer import RunWriter
+from revinc.trainer import run_training
+from revinc.weights import StateDict, check_state_dict, parameter_shapes
+
+PROGRAM = "jax_revinc"
+
+
+class Run(runs.Run):
+    """A run folder whose weights open as a `HookedTransformer`."""
+
+    def model(self, step: int | None = None) -> HookedTransformer:
+        """The trained model, or the model after `step` updates if that snapshot was kept."""
+        model = HookedTransformer(self.config.model, rngs=nnx.Rngs(0))
+        model.load_state_dict(self.state_dict(step))
+        return model
+
+
+def train(
+    cfg: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init: StateDict | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train `cfg` and write the run folder `out`.
+
+    Args:
+        resume: go on with the run in `out` if there is one; its end is bit for bit that of an
+            uninterrupted run on the same machine.
+        overwrite: replace the run in `out`.
+        init: initial weights, instead of drawing them from ``cfg.init_seed``.
+        reporter: where progress is shown; silent by default.
+
+    Raises:
+        UserError: if `out` can't be used, or `init` does not fit the config.
+        Diverged: if the loss becomes NaN or infinite.
+    """
+    out = Path(out)
+    engine = XlaEngine(cfg)
+    reporter = reporter or Reporter(quiet=True)
+
+    def first_weights() -> StateDict:
+        return draw_weights(cfg) if init is None else check_state_dict(cfg.model, init, "init")
+
+    with RunWriter(out, cfg, PROGRAM, engine.identity, first_weights, resume, overwrite) as writer:
+        reporter.header(cfg, engine)
+        if Run.load(out).finished:
+            reporter.console.print(f"{out} is finished already")
+        else:
+            run_training(cfg, engine, writer, reporter)
+    return Run.load(out)
+
+
+def draw_weights(cfg: TrainConfig) -> StateDict:
+    """The initial weights of a run, from its `init_seed`."""
+    with numerics(cfg.model):
+        params = jax.jit(init_params, static_argnums=0)(cfg.model, jax.random.key(cfg.init_seed))
+    return {name: np.asarray(params[name]) for name in parameter_shapes(cfg.model)}

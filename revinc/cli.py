@@ -1,0 +1,167 @@
+"""Command-line flags for a training run, made from the configs' own fields, and error reporting.
+
+A flag that is not given is absent, not a default: so a resume can take everything from its run and
+refuse what contradicts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from revinc.config import HookedTransformerConfig, TrainConfig, train_fields
+from revinc.errors import UserError, near_names
+from revinc.presets import PRESETS
+from revinc.runs import CONFIG, Run
+from revinc.tasks import TASKS, make_task
+from revinc.trainer import Diverged, Interrupted
+
+
+def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
+    """Parse, call the subcommand's function, and turn what goes wrong into one sentence.
+
+    Returns the exit status: 0, 2 for bad input, 1 for a diverged run, 130 after Ctrl-C.
+    """
+    args = parser.parse_args(argv)
+    command: Callable[[argparse.Namespace], int | None] = args.command
+    try:
+        return command(args) or 0
+    except Interrupted as error:
+        return fail(parser, str(error), 130)
+    except KeyboardInterrupt:
+        return fail(parser, "interrupted", 130)
+    except Diverged as error:
+        return fail(parser, str(error), 1)
+    except (UserError, OSError) as error:
+        return fail(parser, str(error), 2)
+
+
+def fail(parser: argparse.ArgumentParser, message: str, status: int) -> int:
+    """Say what went wrong on stderr; returns `status`."""
+    print(f"{parser.prog}: {message}", file=sys.stderr)
+    return status
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """The run folder, and a flag for every field of the model, the task and the training."""
+    parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+    parser.add_argument(
+        "--preset",
+        default="tutorial",
+        help=f"recipe that the other flags change: {', '.join(PRESETS)}",
+    )
+    training = parser.add_argument_group("training")
+    training.add_argument(
+        "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
+    )
+    _add_fields(training, TrainConfig, train_fields())
+    task = parser.add_argument_group("task")
+    task.add_argument("--task", default=argparse.SUPPRESS, help=f"one of: {', '.join(TASKS)}")
+    for task_type in TASKS.values():
+        _add_fields(task, task_type, dataclasses.fields(task_type))
+    model = parser.add_argument_group("model (names as in TransformerLens)")
+    _add_fields(model, HookedTransformerConfig, dataclasses.fields(HookedTransformerConfig))
+
+
+def _add_fields(
+    group: argparse._ArgumentGroup, owner: type, fields: Iterable[dataclasses.Field[Any]]
+) -> None:
+    hints = typing.get_type_hints(owner)
+    for field in fields:
+        flag = "--" + field.name.replace("_", "-")
+        help_text = field.metadata.get("help")
+        if hints[field.name] is bool:
+            group.add_argument(
+                flag,
+                action=argparse.BooleanOptionalAction,
+                default=argparse.SUPPRESS,
+                help=help_text,
+            )
+        elif field.name == "snapshots":
+            group.add_argument(
+                flag, nargs="+", metavar="STEP", default=argparse.SUPPRESS, help=help_text
+            )
+        else:
+            parse = _or_none if hints[field.name] == str | None else hints[field.name]
+            group.add_argument(
+                flag, type=parse, metavar=_metavar(parse), default=argparse.SUPPRESS, help=help_text
+            )
+
+
+def _metavar(parse: Any) -> str:
+    return {int: "N", float: "X"}.get(parse, "NAME")
+
+
+def _or_none(text: str) -> str | None:
+    return None if text.lower() == "none" else text
+
+
+def config_from_flags(args: argparse.Namespace) -> TrainConfig:
+    """The preset, or the run that is resumed, changed by the flags that were given.
+
+    The model's `d_vocab` and `n_ctx` follow the task unless they are given.
+
+    Raises:
+        UserError: for values that the configs refuse.
+    """
+    given = vars(args)
+    base = _base(args)
+    task = _changed_task(base, given)
+    fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
+    model_flags = _given(given, dataclasses.fields(HookedTransformerConfig))
+    model = base.model.replace(**({} if task == base.task else fitting) | model_flags)
+    training = _given(given, train_fields())
+    if "snapshots" in training:
+        steps = training.get("steps", base.steps)
+        training["snapshots"] = expand_steps(training["snapshots"], steps)
+    if "seed" in given:
+        seeds = dict.fromkeys(("init_seed", "data_seed", "split_seed"), given["seed"])
+        training = seeds | training
+    return dataclasses.replace(base, model=model, task=task, **training)
+
+
+def _base(args: argparse.Namespace) -> TrainConfig:
+    if args.resume and (args.out / CONFIG).exists():
+        return Run.load(args.out).config
+    if args.preset not in PRESETS:
+        raise UserError(
+            f"preset {args.preset!r} is unknown{near_names(args.preset, PRESETS)} "
+            f"(known: {', '.join(PRESETS)})"
+        )
+    return PRESETS[args.preset]
+
+
+def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Any:
+    name = given.get("task", base.task.name)
+    every_field = (field for task_type in TASKS.values() for field in dataclasses.fields(task_type))
+    flags = _given(given, every_field)
+    kept = dataclasses.asdict(typing.cast(Any, base.task)) if name == base.task.name else {}
+    return make_task(name, **kept | flags)
+
+
+def _given(given: dict[str, Any], fields: Iterable[dataclasses.Field[Any]]) -> dict[str, Any]:
+    return {field.name: given[field.name] for field in fields if field.name in given}
+
+
+def expand_steps(words: list[str], last: int) -> tuple[int, ...]:
+    """Steps from words such as ``250`` and ``every:100``.
+
+    Raises:
+        UserError: for a word that is neither.
+    """
+    steps: list[int] = []
+    for word in words:
+        kind, _, number = word.rpartition(":")
+        if kind not in ("", "every") or not number.isdigit() or (kind and int(number) == 0):
+            raise UserError(
+                f"snapshots: {word!r} is neither a step such as 250 nor such as every:100"
+            )
+        steps += range(0, last + 1, int(number)) if kind else [int(number)]
+    return tuple(steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from jax_revinc.compilation_cache import enable_compilation_cache
 from jax_revinc.training import train
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
@@ -27,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
+    enable_compilation_cache()
     return run_command(make_parser())
 
 

@@ -14,11 +14,8 @@ from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
 from revinc import TrainConfig, runs
 from revinc.console import Reporter
-from revinc.run_writer import RunWriter
 from revinc.trainer import run_training
 from revinc.weights import StateDict, check_state_dict, parameter_shapes
-
-PROGRAM = "jax_revinc"
 
 
 class Run(runs.Run):
@@ -55,17 +52,13 @@ def train(
     """
     out = Path(out)
     engine = XlaEngine(cfg)
-    reporter = reporter or Reporter(quiet=True)
 
     def first_weights() -> StateDict:
         return draw_weights(cfg) if init is None else check_state_dict(cfg.model, init, "init")
 
-    with RunWriter(out, cfg, PROGRAM, engine.identity, first_weights, resume, overwrite) as writer:
-        reporter.header(cfg, engine)
-        if Run.load(out).finished:
-            reporter.console.print(f"{out} is finished already")
-        else:
-            run_training(cfg, engine, writer, reporter)
+    run_training(
+        cfg, engine, first_weights, out, resume, overwrite, reporter or Reporter(quiet=True)
+    )
     return Run.load(out)
 
 

@@ -1,0 +1,1 @@
+"""The bridge and the judge: the only package that sees both frameworks."""

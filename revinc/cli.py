@@ -103,8 +103,8 @@ def _or_none(text: str) -> str | None:
     return None if text.lower() == "none" else text
 
 
-def config_from_flags(args: argparse.Namespace) -> TrainConfig:
-    """The preset, or the run that is resumed, changed by the flags that were given.
+def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None) -> TrainConfig:
+    """`base`, or else the preset, or the run that is resumed, changed by the flags that were given.
 
     The model's `d_vocab` and `n_ctx` follow the task unless they are given.
 
@@ -112,7 +112,7 @@ def config_from_flags(args: argparse.Namespace) -> TrainConfig:
         UserError: for values that the configs refuse.
     """
     given = vars(args)
-    base = _base(args)
+    base = base or _base(args)
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
     model_flags = _given(given, dataclasses.fields(HookedTransformerConfig))

@@ -40,8 +40,13 @@ class Reporter:
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
+            disable=not self.console.is_terminal,
         )
         self._task = TaskID(0)
+
+    def say(self, sentence: str) -> None:
+        """Prints a sentence."""
+        self.console.print(sentence, soft_wrap=True)
 
     def header(self, cfg: TrainConfig, engine: Engine) -> None:
         """The device, the config and the parameter table."""
@@ -56,7 +61,7 @@ class Reporter:
     def training(self, cfg: TrainConfig, begin: Checkpoint) -> Iterator[None]:
         """Shows the bar while the run trains."""
         if begin.step:
-            self.console.print(f"resuming at step {begin.step}")
+            self.say(f"resuming at step {begin.step}")
         self._task = self._progress.add_task(
             "compiling", total=cfg.steps, completed=begin.step, speed="", measured=""
         )
@@ -86,15 +91,14 @@ class Reporter:
             self._progress.update(self._task, measured=measured)
 
     def finished(self, run: Run) -> None:
-        """Prints the accuracy over all sequences, and where the run is."""
+        """Prints the final accuracy over all sequences."""
         n_sequences = len(run.config.task.sequences())
         weight = run.config.n_train / n_sequences
         last = run.metrics.iloc[-1]
         accuracy = weight * last.train_accuracy + (1 - weight) * last.holdout_accuracy
-        self.console.print(
+        self.say(
             f"Accuracy on all {n_sequences} sequences after {run.config.steps} steps: {accuracy:.2%}"
         )
-        self.console.print(f"Run folder: {run.path}", soft_wrap=True)
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

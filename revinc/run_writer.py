@@ -39,7 +39,6 @@ class RunWriter:
         self,
         path: Path,
         config: TrainConfig,
-        program: str,
         engine: dict[str, str],
         draw_weights: Callable[[], StateDict],
         resume: bool = False,
@@ -54,18 +53,16 @@ class RunWriter:
             raise UserError(f"{path} is being written by another process") from error
         try:
             if resume and (path / runs.CONFIG).exists():
-                check_same_run(Run.load(path), config, program, engine)
+                check_same_run(Run.load(path), config, engine)
             else:
-                self._begin(config, program, engine, draw_weights())
+                self._begin(config, engine, draw_weights())
             for leftover in path.rglob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
         except BaseException:
             self._lock.release()
             raise
 
-    def _begin(
-        self, config: TrainConfig, program: str, engine: dict[str, str], weights: StateDict
-    ) -> None:
+    def _begin(self, config: TrainConfig, engine: dict[str, str], weights: StateDict) -> None:
         # The config comes last and goes first: only a folder that has one is a run.
         for name in OUR_FILES:
             (self.path / name).unlink(missing_ok=True)
@@ -74,7 +71,6 @@ class RunWriter:
         self.save_snapshot(0, weights)
         record = {
             "format_version": runs.FORMAT_VERSION,
-            "program": program,
             "engine": engine,
             "versions": installed_versions(),
             **config.to_dict(),
@@ -150,17 +146,17 @@ def is_foreign(file: Path) -> bool:
     return file.name.removesuffix(TEMPORARY_SUFFIX) not in ours
 
 
-def check_same_run(run: Run, config: TrainConfig, program: str, engine: dict[str, str]) -> None:
+def check_same_run(run: Run, config: TrainConfig, engine: dict[str, str]) -> None:
     """Raise a UserError unless a resume of `run` would be the same run."""
     if changed := differences(run.config, config):
         raise UserError(
             f"{run.path} can't be resumed with another config ({'; '.join(changed)}); "
             "leave these options out, or start a new run"
         )
-    if (run.program, run.engine) != (program, engine):
+    if run.engine != engine:
         raise UserError(
-            f"{run.path} was trained by {run.program} with engine {run.engine}; it can't be resumed by "
-            f"{program} with engine {engine}, whose rounding differs"
+            f"{run.path} was trained by engine {run.engine}; it can't be resumed by {engine}, "
+            "whose rounding differs"
         )
 
 

@@ -35,7 +35,6 @@ class Run:
 
     path: Path
     config: TrainConfig
-    program: str
     engine: dict[str, str]
     versions: dict[str, str]
 
@@ -51,7 +50,6 @@ class Run:
         return cls(
             path=path,
             config=TrainConfig.from_dict(record),
-            program=record["program"],
             engine=record["engine"],
             versions=record["versions"],
         )
@@ -125,7 +123,7 @@ def read_config(path: Path) -> dict[str, Any]:
             f"{file} has format version {version}, and this program reads {FORMAT_VERSION}; "
             "use the version of jax-revinc that wrote it"
         )
-    missing = [key for key in ("program", "engine", "versions") if key not in record]
+    missing = [key for key in ("engine", "versions") if key not in record]
     if missing:
         raise UserError(f"{file} is damaged: {', '.join(missing)} is missing")
     return dict(record)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -29,14 +30,32 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C, after the run was left resumable."""
 
 
-def run_training(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
-    """Train from the writer's checkpoint, or its initial weights if it has none, to the end.
+def run_training(
+    cfg: TrainConfig,
+    engine: Engine,
+    draw_weights: Callable[[], StateDict],
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    reporter: Reporter,
+) -> None:
+    """Train `cfg` on `engine` and write the run folder `out`, from where it was left if `resume`.
 
     Raises:
+        UserError: if `out` can't be used.
         Diverged: naming the first step whose loss is NaN or infinite; the last good state stays as
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
+    with RunWriter(out, cfg, engine.identity, draw_weights, resume, overwrite) as writer:
+        reporter.header(cfg, engine)
+        if Run.load(out).finished:
+            reporter.say(f"{out} is finished already")
+        else:
+            _train(cfg, engine, writer, reporter)
+
+
+def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
     initial = Run.load(writer.path).state_dict(step=0)
     begin = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
     point = begin

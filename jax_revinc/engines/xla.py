@@ -42,7 +42,7 @@ class XlaEngine:
     @with_numerics
     def start(self, weights: StateDict) -> State:
         params = {name: jnp.asarray(weight) for name, weight in weights.items()}
-        return params, self._optimizer.init(params)
+        return params, jax.jit(self._optimizer.init)(params)
 
     @with_numerics
     def advance(

@@ -1,0 +1,101 @@
+"""The tutorial's training loop, as an engine: one optimizer step at a time, in plain torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from transformer_lens import HookedTransformer
+
+from revinc import TrainConfig
+from revinc.dataset import make_dataset
+from revinc.engine import METRICS
+from revinc.weights import StateDict
+from torch_reference.model import make_model, read_weights, write_weights
+from torch_reference.objective import mean_loss, predictions, token_losses
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass
+class State:
+    """A model and its optimizer, changed in place."""
+
+    model: HookedTransformer
+    optimizer: torch.optim.AdamW
+
+
+class TorchEngine:
+    """See `revinc.engine.Engine`."""
+
+    def __init__(self, cfg: TrainConfig, device: str | None = None) -> None:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        on_gpu = device.startswith("cuda")
+        self.cfg = cfg
+        self.identity = {"name": "torch", "platform": device, "torch": torch.__version__}
+        self.device = f"{device}: {torch.cuda.get_device_name(device)}" if on_gpu else device
+        self._torch_device = device
+        dataset = make_dataset(cfg)
+        self._tokens = torch.as_tensor(dataset.tokens.copy(), dtype=torch.long, device=device)
+        self._predicted = torch.as_tensor(np.flatnonzero(dataset.loss_mask), device=device)
+        self._splits = (dataset.train_rows, dataset.holdout_rows)
+
+    def start(self, weights: StateDict) -> State:
+        model = make_model(self.cfg.model, self._torch_device)
+        write_weights(model, self.cfg.model, weights)
+        optimizer = torch.optim.AdamW(
+            model.parameters(),
+            lr=self.cfg.lr,
+            betas=(self.cfg.b1, self.cfg.b2),
+            eps=self.cfg.adam_eps,
+            weight_decay=self.cfg.weight_decay,
+        )
+        return State(model, optimizer)
+
+    def advance(
+        self, state: State, batches: Int[np.ndarray, "steps batch"]
+    ) -> tuple[State, Float[np.ndarray, " steps"]]:
+        losses = []
+        state.model.train()
+        for rows in torch.as_tensor(batches, device=self._torch_device):
+            loss = mean_loss(state.model, self._tokens[rows], self._predicted)
+            state.optimizer.zero_grad()
+            loss.backward()
+            state.optimizer.step()
+            losses.append(loss.item())
+        return state, np.array(losses)
+
+    def evaluate(self, state: State) -> dict[str, float]:
+        state.model.eval()
+        losses, accuracies = [], []
+        with torch.no_grad():
+            for rows in self._splits:
+                logits, targets = predictions(state.model, self._tokens[rows], self._predicted)
+                losses.append(token_losses(logits, targets).double().mean().item())
+                accuracies.append((logits.argmax(-1) == targets).double().mean().item())
+        return dict(zip(METRICS, losses + accuracies, strict=True))
+
+    def weights(self, state: State) -> StateDict:
+        return read_weights(state.model, self.cfg.model)
+
+    def to_arrays(self, state: State) -> dict[str, np.ndarray]:
+        arrays = dict(self.weights(state))
+        for name, parameter in state.model.named_parameters():
+            for moment, value in state.optimizer.state[parameter].items():
+                arrays[f"{moment}/{name}"] = value.detach().cpu().numpy().copy()
+        return arrays
+
+    def from_arrays(self, arrays: dict[str, np.ndarray]) -> State:
+        state = self.start({name: value for name, value in arrays.items() if "/" not in name})
+        for name, parameter in state.model.named_parameters():
+            if f"step/{name}" in arrays:
+                # AdamW keeps its step count on the CPU, the moments beside their parameter.
+                state.optimizer.state[parameter] = {
+                    moment: torch.from_numpy(arrays[f"{moment}/{name}"].copy()).to(
+                        "cpu" if moment == "step" else self._torch_device
+                    )
+                    for moment in MOMENTS
+                }
+        return state

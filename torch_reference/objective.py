@@ -1,0 +1,35 @@
+"""The tutorial's loss and predictions, for any task: only the tokens that the task asks for."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens import HookedTransformer
+
+
+def predictions(
+    model: HookedTransformer,
+    tokens: Int[Tensor, "batch seq"],
+    predicted: Int[Tensor, " n_predicted"],
+) -> tuple[Float[Tensor, "batch n_predicted d_vocab_out"], Int[Tensor, "batch n_predicted"]]:
+    """The logits that predict the tokens at positions `predicted`, and those tokens."""
+    logits = model(tokens[:, :-1])
+    return logits[:, predicted - 1], tokens[:, predicted]
+
+
+def token_losses(
+    logits: Float[Tensor, "batch n_predicted d_vocab_out"],
+    targets: Int[Tensor, "batch n_predicted"],
+) -> Float[Tensor, " batch*n_predicted"]:
+    """Cross-entropy of each predicted token, in nats."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+
+
+def mean_loss(
+    model: HookedTransformer,
+    tokens: Int[Tensor, "batch seq"],
+    predicted: Int[Tensor, " n_predicted"],
+) -> Float[Tensor, ""]:
+    """The training loss: mean cross-entropy over every predicted token of every example."""
+    return token_losses(*predictions(model, tokens, predicted)).mean()

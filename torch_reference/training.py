@@ -1,0 +1,53 @@
+"""Training the reference: from a config to a finished run folder, like `jax_revinc.train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from revinc import TrainConfig, UserError
+from revinc.console import Reporter
+from revinc.runs import Run
+from revinc.trainer import run_training
+from revinc.weights import StateDict, check_state_dict
+from torch_reference.engine import TorchEngine
+from torch_reference.model import make_model, read_weights
+
+
+def train(
+    cfg: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    init: StateDict | None = None,
+    device: str | None = None,
+    reporter: Reporter | None = None,
+) -> Run:
+    """Train `cfg` on TransformerLens and write the run folder `out`.
+
+    Args:
+        resume: go on with the run in `out` if there is one.
+        overwrite: replace the run in `out`.
+        init: initial weights, instead of TransformerLens' own draw from ``cfg.init_seed``.
+        device: a torch device; the GPU if there is one, by default.
+        reporter: where progress is shown; silent by default.
+
+    Raises:
+        UserError: if `out` or `device` can't be used, or `init` does not fit the config.
+        Diverged: if the loss becomes NaN or infinite.
+    """
+    out = Path(out)
+    try:
+        engine = TorchEngine(cfg, device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} can't be used: {error}") from error
+
+    def first_weights() -> StateDict:
+        if init is not None:
+            return check_state_dict(cfg.model, init, "init")
+        return read_weights(make_model(cfg.model, seed=cfg.init_seed), cfg.model)
+
+    run_training(
+        cfg, engine, first_weights, out, resume, overwrite, reporter or Reporter(quiet=True)
+    )
+    return Run.load(out)

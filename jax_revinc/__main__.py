@@ -1,14 +1,24 @@
-"""``python -m jax_revinc train | inspect | report``"""
+"""``python -m jax_revinc train | inspect | report``: train a model, look into it, draw it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from rich.console import Console
+
+from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.training import train
+from jax_revinc.hooks import select_names
+from jax_revinc.report.page import write_report
+from jax_revinc.training import Run, train
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
+from revinc.dataset import make_dataset
+from revinc.validation import require_index
 
 
 def train_command(args: argparse.Namespace) -> None:
@@ -16,15 +26,80 @@ def train_command(args: argparse.Namespace) -> None:
     reporter = Reporter()
     run = train(cfg, args.out, resume=args.resume, overwrite=args.overwrite, reporter=reporter)
     reporter.finished(run)
+    reporter.say(f"Page to open: {write_report(run)}")
+
+
+def report_command(args: argparse.Namespace) -> None:
+    print(f"Page to open: {write_report(Run.load(args.run))}")
+
+
+def inspect_command(args: argparse.Namespace) -> None:
+    run = Run.load(args.run)
+    cfg, task, model = run.config.model, run.config.task, run.model(args.step)
+    for layer in args.layer or ():
+        require_index("layer", layer, cfg.n_layers)
+    for head in args.head or ():
+        require_index("head", head, cfg.n_heads)
+    layers = range(cfg.n_layers) if args.layer is None else args.layer
+
+    names = args.hook or [
+        name
+        for layer in layers
+        for name in model.hook_dict
+        if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
+    ]
+    tokens = np.array([args.tokens]) if args.tokens else holdout_samples(run, args.sample)
+    logits, cache = model.run_with_cache(tokens, select_names(names, list(model.hook_dict)))
+    console = Console(highlight=False)
+    for i, sequence in enumerate(tokens):
+        console.print(f"\n[bold]{prediction_sentence(task, sequence, np.asarray(logits[i]))}")
+        for name in names:
+            activation = np.asarray(cache[name][i])
+            console.print(*activation_tables(name, activation, task, sequence, args.head), sep="\n")
+    for layer in () if args.hook or cfg.attn_only else layers:
+        console.print(*weight_tables(model, layer), sep="\n")
+
+
+def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
+    """The tokens fed for holdout samples, by their number in the split."""
+    dataset = make_dataset(run.config)
+    for sample in samples:
+        require_index("holdout sample", sample, len(dataset.holdout_rows))
+    return dataset.tokens[dataset.holdout_rows[samples], :-1]
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jax-revinc", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+
     training = commands.add_parser("train", help="train a model and write a run folder")
     add_training_flags(training)
     training.set_defaults(command=train_command)
+
+    inspect = commands.add_parser(
+        "inspect", help="print attention patterns, MLP outputs and weights"
+    )
+    _add_run(inspect, inspect_command)
+    numbers: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
+    inspect.add_argument("--layer", **numbers, help="layers (default: all)")
+    inspect.add_argument("--head", **numbers, help="heads (default: all)")
+    inspect.add_argument(
+        "--sample", **numbers, default=[0], help="holdout samples, counted from 0 (default: 0)"
+    )
+    inspect.add_argument("--tokens", **numbers, help="token ids to feed instead of a sample")
+    inspect.add_argument(
+        "--hook", nargs="+", metavar="NAME", help="print these activations instead"
+    )
+    inspect.add_argument("--step", type=int, metavar="N", help="a snapshot instead of the end")
+
+    report = commands.add_parser("report", help="write the run's page anew")
+    _add_run(report, report_command)
     return parser
+
+
+def _add_run(parser: argparse.ArgumentParser, command: object) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
+    parser.set_defaults(command=command)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Level 1: the same weights and tokens give the same logits, loss and activations."""
+"""The same weights and tokens give the same activations, logits and losses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Int
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, numerics
-from jax_revinc.objective import mean_loss
+from jax_revinc.objective import predictions, token_losses
 from revinc.weights import StateDict
+from torch_reference import objective as torch_objective
 from torch_reference.model import make_model, write_weights
-from torch_reference.objective import mean_loss as torch_mean_loss
 
 FLOAT64_BOUND = 1e-12
 """Normwise, on every tensor in float64."""
@@ -50,11 +50,12 @@ def compare_forward(
     dtype: str,
     ours: Callable[..., Activations] | None = None,
 ) -> list[Comparison]:
-    """Every activation in execution order, then logits and loss, in `dtype`.
+    """Every activation in execution order, then the logits and every token's loss, in `dtype`.
 
     float64 is compared with TransformerLens directly. In float32 both are compared with
     TransformerLens' float64 result on the same weights, and ours may be `FLOAT32_FACTOR` times as far
-    from it as theirs: a bound that scales with how ill-conditioned each tensor is.
+    from it as theirs: a bound that scales with how ill-conditioned each tensor is. (Losses are
+    compared token by token: the error of a lone number, their mean, can vanish by luck.)
 
     Args:
         cfg: the model's config; its dtype is replaced by `dtype`.
@@ -99,8 +100,7 @@ def jax_forward(
     tokens: Int[np.ndarray, "batch seq"],
     loss_mask: np.ndarray,
 ) -> Activations:
-    """Our activations, logits and loss, under jit."""
-
+    """Our activations, logits and losses, under jit."""
     with numerics(cfg):
         outputs = _jitted_forward(cfg, tuple(loss_mask), weights, tokens)
     return {name: np.asarray(value) for name, value in outputs.items()}
@@ -114,8 +114,8 @@ def _jitted_forward(
     tokens: jax.Array,
 ) -> dict[str, jax.Array]:
     logits, cache = HookedTransformer(cfg, params=params).run_with_cache(tokens[:, :-1])
-    loss = mean_loss(cfg, params, tokens, np.array(loss_mask))
-    return {**cache, "logits": logits, "loss": loss}
+    losses = token_losses(*predictions(cfg, params, tokens, np.array(loss_mask)))
+    return {**cache, "logits": logits, "losses": losses}
 
 
 def torch_forward(
@@ -124,13 +124,13 @@ def torch_forward(
     tokens: Int[np.ndarray, "batch seq"],
     loss_mask: np.ndarray,
 ) -> Activations:
-    """TransformerLens' activations, logits and loss."""
+    """TransformerLens' activations, logits and losses."""
     model = make_model(cfg)
     write_weights(model, cfg, weights)
     ids = torch.as_tensor(tokens.copy(), dtype=torch.long)
+    predicted = torch.as_tensor(np.flatnonzero(loss_mask))
     with torch.no_grad():
         logits, cache = model.run_with_cache(ids[:, :-1])
-        loss = torch_mean_loss(model, ids, torch.as_tensor(np.flatnonzero(loss_mask)))
-    return {
-        name: value.numpy() for name, value in {**cache, "logits": logits, "loss": loss}.items()
-    }
+        losses = torch_objective.token_losses(*torch_objective.predictions(model, ids, predicted))
+    tensors: dict[str, torch.Tensor] = {**cache.cache_dict, "logits": logits, "losses": losses}
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -40,3 +40,8 @@ def require_choice(field: str, value: Any, choices: Sequence[str | None]) -> Non
         hint = near_names(value, names) if isinstance(value, str) else ""
         known = ", ".join(map(str, choices))
         raise UserError(f"{field}={value!r} is not implemented{hint} (implemented: {known})")
+
+
+def require_index(what: str, index: int, n: int) -> None:
+    if not 0 <= index < n:
+        raise UserError(f"{what} {index} does not exist; there are {n}, counted from 0")

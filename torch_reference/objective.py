@@ -21,9 +21,9 @@ def predictions(
 def token_losses(
     logits: Float[Tensor, "batch n_predicted d_vocab_out"],
     targets: Int[Tensor, "batch n_predicted"],
-) -> Float[Tensor, " batch*n_predicted"]:
+) -> Float[Tensor, "batch n_predicted"]:
     """Cross-entropy of each predicted token, in nats."""
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
 
 
 def mean_loss(

@@ -1,0 +1,46 @@
+# make demo   train the tutorial's model, check it against TransformerLens, write its page
+# make test   the tests (minutes);  make test-full  the slow ones too;  make lint  style, types, imports
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/demo
+
+.PHONY: demo test test-slow test-full lint format clean
+
+demo: $(VENV)/reference.stamp
+	$(BIN)/python -m jax_revinc train --out $(RUN) --snapshots every:100 --overwrite
+	$(BIN)/python -m parity check $(RUN)
+	@echo
+	@echo "Open $(RUN)/report.html in a browser."
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-full: test test-slow
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| (echo "jax-revinc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "Installing ($*); the first time takes a few minutes."
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@

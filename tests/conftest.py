@@ -1,0 +1,93 @@
+"""What all tests share: compiled programs, a short trained run, and random weights of any config."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from revinc import PRESETS, TrainConfig
+from revinc.weights import parameter_shapes
+
+
+def pytest_configure(config):
+    """Let this session's processes compile each program once (before anything imports jax)."""
+    folder = tempfile.mkdtemp(prefix="jax-revinc-tests-")
+    config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu"):
+        import jax
+
+        if jax.default_backend() != "gpu":
+            pytest.skip("JAX sees no GPU")
+
+
+@pytest.fixture(scope="session")
+def tutorial() -> TrainConfig:
+    return PRESETS["tutorial"]
+
+
+@pytest.fixture(scope="session")
+def tokens(tutorial):
+    """Five sequences of the tutorial's task without their last token, from all over the task."""
+    return tutorial.task.sequences()[3::56, :-1]
+
+
+@pytest.fixture(scope="session")
+def random_weights():
+    """A function from a model config to weights in which no parameter is 0 or 1."""
+
+    def draw(cfg, seed=0):
+        rng = np.random.default_rng(seed)
+        return {
+            name: rng.normal(size=shape).astype(cfg.dtype)
+            for name, shape in parameter_shapes(cfg).items()
+        }
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def full_disk():
+    """A context in which every file of this process is full at `n_bytes`: writing on is an OSError."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(n_bytes):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory):
+    """A finished run of 300 steps with a snapshot at 150. Copy its folder before you change it."""
+    from jax_revinc import train
+
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    return train(TrainConfig(steps=300, snapshots=(150,)), folder)
+
+
+@pytest.fixture(scope="session")
+def model64(tutorial, random_weights):
+    """The tutorial's model in float64 with random weights. Do not load others into it."""
+    from jax_revinc import HookedTransformer, numerics
+
+    cfg = tutorial.model.replace(dtype="float64")
+    with numerics(cfg):
+        return HookedTransformer(cfg, params=random_weights(cfg))

@@ -1,0 +1,95 @@
+"""Weights move both ways, and the model on the other side computes the same."""
+
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
+from parity.bridge import from_transformer_lens, to_transformer_lens
+from torch_reference import make_model
+
+CONFIGS = {
+    "tutorial": {"n_layers": 2, "d_model": 4, "d_head": 2, "n_heads": 1, "d_mlp": 4},
+    "many heads, gelu": {"n_layers": 1, "d_model": 6, "d_head": 3, "n_heads": 4, "act_fn": "gelu"},
+    "LNPre, silu": {
+        "n_layers": 1,
+        "d_model": 8,
+        "d_head": 4,
+        "normalization_type": "LNPre",
+        "act_fn": "silu",
+    },
+    "no norm, gelu_new": {
+        "n_layers": 2,
+        "d_model": 4,
+        "d_head": 4,
+        "normalization_type": None,
+        "act_fn": "gelu_new",
+    },
+    "attention only": {"n_layers": 3, "d_model": 4, "d_head": 2, "attn_only": True},
+    "other output vocabulary": {"n_layers": 1, "d_model": 4, "d_head": 2, "d_vocab_out": 3},
+    "large eps": {"n_layers": 1, "d_model": 4, "d_head": 2, "eps": 0.5},
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def cfg(request):
+    return HookedTransformerConfig(d_vocab=5, n_ctx=9, dtype="float64", **request.param)
+
+
+@pytest.fixture
+def tokens():
+    return np.random.default_rng(0).integers(0, 5, size=(7, 8))
+
+
+def assert_same_model(ours, theirs, tokens):
+    logits, cache = ours.run_with_cache(tokens)
+    their_logits, their_cache = theirs.run_with_cache(torch.tensor(tokens))
+    assert list(cache) == list(their_cache)
+    np.testing.assert_allclose(logits, their_logits.detach(), rtol=0, atol=1e-12)
+    for name, activation in their_cache.items():
+        np.testing.assert_allclose(cache[name], activation, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_our_model_is_the_same_in_transformer_lens(cfg, tokens):
+    ours = HookedTransformer(cfg, rngs=nnx.Rngs(1))
+    assert_same_model(ours, to_transformer_lens(ours), tokens)
+
+
+def test_transformer_lens_model_is_the_same_here(cfg, tokens):
+    theirs = make_model(cfg, seed=2)
+    # Fresh biases and gains are zeros and ones; noise makes every parameter matter.
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter += 0.3 * torch.randn(
+                parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+            )
+    assert_same_model(from_transformer_lens(theirs), theirs, tokens)
+
+
+def test_a_round_trip_changes_no_bit(cfg):
+    ours = HookedTransformer(cfg, rngs=nnx.Rngs(3))
+    back = from_transformer_lens(to_transformer_lens(ours))
+    assert back.cfg == ours.cfg
+    for name, weight in ours.state_dict().items():
+        np.testing.assert_array_equal(back.state_dict()[name], weight)
+
+
+def test_a_config_that_is_not_implemented_is_refused_by_name():
+    import transformer_lens
+
+    cfg = transformer_lens.HookedTransformerConfig(
+        n_layers=1,
+        d_model=4,
+        d_head=2,
+        d_vocab=5,
+        n_ctx=9,
+        act_fn="relu",
+        use_attn_scale=False,
+        gated_mlp=True,
+    )
+    with pytest.raises(
+        UserError,
+        match=r"gated_mlp=True.*use_attn_scale=False|use_attn_scale=False.*gated_mlp=True",
+    ):
+        from_transformer_lens(transformer_lens.HookedTransformer(cfg))

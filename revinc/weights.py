@@ -83,7 +83,7 @@ def check_state_dict(
 
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
     """Write a safetensors file, whole or not at all."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in state_dict.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
     write_atomically(path, lambda temporary: temporary.write_bytes(save(arrays)))
 
 

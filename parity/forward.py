@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import jax
 import numpy as np
@@ -132,5 +133,5 @@ def torch_forward(
     with torch.no_grad():
         logits, cache = model.run_with_cache(ids[:, :-1])
         losses = torch_objective.token_losses(*torch_objective.predictions(model, ids, predicted))
-    tensors: dict[str, torch.Tensor] = {**cache.cache_dict, "logits": logits, "losses": losses}
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    outputs = {"logits": cast(torch.Tensor, logits), "losses": losses}
+    return {name: tensor.numpy() for name, tensor in (cache.cache_dict | outputs).items()}

@@ -21,6 +21,8 @@ from revinc.runs import CONFIG, Run
 from revinc.tasks import TASKS, make_task
 from revinc.trainer import Diverged, Interrupted
 
+DEFAULT_PRESET = "tutorial"
+
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
     """Parse, call the subcommand's function, and turn what goes wrong into one sentence.
@@ -54,8 +56,8 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument(
         "--preset",
-        default="tutorial",
-        help=f"recipe that the other flags change: {', '.join(PRESETS)}",
+        default=argparse.SUPPRESS,
+        help=f"recipe that the other flags change: {', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
     )
     training = parser.add_argument_group("training")
     training.add_argument(
@@ -104,7 +106,7 @@ def _or_none(text: str) -> str | None:
 
 
 def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None) -> TrainConfig:
-    """`base`, or else the preset, or the run that is resumed, changed by the flags that were given.
+    """The preset, or `base`, or the run that is resumed, changed by the flags that were given.
 
     The model's `d_vocab` and `n_ctx` follow the task unless they are given.
 
@@ -112,30 +114,34 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
         UserError: for values that the configs refuse.
     """
     given = vars(args)
-    base = base or _base(args)
+    base = _base(given, base)
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
     model_flags = _given(given, dataclasses.fields(HookedTransformerConfig))
     model = base.model.replace(**({} if task == base.task else fitting) | model_flags)
     training = _given(given, train_fields())
+    steps = training.get("steps", base.steps)
     if "snapshots" in training:
-        steps = training.get("steps", base.steps)
         training["snapshots"] = expand_steps(training["snapshots"], steps)
+    else:
+        training["snapshots"] = tuple(step for step in base.snapshots if step <= steps)
     if "seed" in given:
         seeds = dict.fromkeys(("init_seed", "data_seed", "split_seed"), given["seed"])
         training = seeds | training
     return dataclasses.replace(base, model=model, task=task, **training)
 
 
-def _base(args: argparse.Namespace) -> TrainConfig:
-    if args.resume and (args.out / CONFIG).exists():
-        return Run.load(args.out).config
-    if args.preset not in PRESETS:
+def _base(given: dict[str, Any], base: TrainConfig | None) -> TrainConfig:
+    if base is not None and "preset" in given:
+        raise UserError("--preset and --like exclude each other; choose one")
+    if base is None and "preset" not in given and given["resume"]:
+        base = Run.load(given["out"]).config if (given["out"] / CONFIG).exists() else None
+    preset = given.get("preset", DEFAULT_PRESET)
+    if preset not in PRESETS:
         raise UserError(
-            f"preset {args.preset!r} is unknown{near_names(args.preset, PRESETS)} "
-            f"(known: {', '.join(PRESETS)})"
+            f"preset {preset!r} is unknown{near_names(preset, PRESETS)} (known: {', '.join(PRESETS)})"
         )
-    return PRESETS[args.preset]
+    return base or PRESETS[preset]
 
 
 def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Any:

@@ -8,21 +8,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from revinc.errors import UserError, near_names
+from revinc.fields import DERIVED, described
 from revinc.tasks import ReverseIncrement, Task, make_task
 from revinc.validation import require_bool, require_choice, require_int, require_number
-
-DERIVED: Any = None
-"""The default of a field that, left out, takes the value that TransformerLens would derive."""
 
 ACT_FNS = ("relu", "gelu", "gelu_new", "silu")
 NORMALIZATION_TYPES = ("LN", "LNPre", None)
 DTYPES = ("float32", "float64")
 SPLITS = ("prefix", "random")
-
-
-def described(default: Any = dataclasses.MISSING, *, help: str) -> Any:
-    """A dataclass field with the sentence that the command line's ``--help`` shows for it."""
-    return dataclasses.field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from revinc.errors import UserError, near_names
+from revinc.fields import described
 from revinc.validation import require_bool, require_int
 
 
@@ -48,10 +49,10 @@ class ReverseIncrement:
 
     name: ClassVar[str] = "reverse_increment"
 
-    length: int = 4
-    n_symbols: int = 4
-    shift: int = 1
-    reverse: bool = True
+    length: int = described(4, help="input tokens of a sequence")
+    n_symbols: int = described(4, help="symbols, 0 .. n-1, that inputs and outputs are made of")
+    shift: int = described(1, help="added to every symbol, modulo n-symbols")
+    reverse: bool = described(True, help="whether the outputs come in reversed order")
 
     def __post_init__(self) -> None:
         require_int("length", self.length, at_least=1)

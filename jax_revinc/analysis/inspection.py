@@ -41,11 +41,10 @@ def activation_tables(
 
 def weight_tables(model: HookedTransformer, layer: int) -> Iterator[Table]:
     """W_in [d_model, d_mlp] and W_out [d_mlp, d_model] of a layer's MLP."""
-    mlp = model.blocks[layer].mlp
-    for name, weight in (("W_in", mlp.W_in), ("W_out", mlp.W_out)):
-        matrix = np.asarray(weight)
+    for name in (f"blocks.{layer}.mlp.W_in", f"blocks.{layer}.mlp.W_out"):
+        matrix = np.asarray(model.params[name])
         rows = [str(row) for row in range(len(matrix))]
-        yield matrix_table(f"blocks.{layer}.mlp.{name}", matrix, rows)
+        yield matrix_table(name, matrix, rows)
 
 
 def matrix_table(

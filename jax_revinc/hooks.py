@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from revinc.errors import UserError, near_names
@@ -179,7 +180,7 @@ class ActivationCache(Mapping[Any, Array]):
 
     def __getitem__(self, key: str | tuple[Any, ...]) -> Array:
         name, *rest = (key,) if isinstance(key, str) else key
-        if rest and isinstance(rest[0], int) and rest[0] < 0:
+        if rest and isinstance(rest[0], int | np.integer) and rest[0] < 0:
             rest[0] += self.n_layers
         full = get_act_name(name, *rest)
         if full not in self.cache_dict:

@@ -37,7 +37,7 @@ from jax_revinc.hooks import (
 from jax_revinc.init import init_params
 from jax_revinc.numerics import numerics, with_numerics
 from revinc import HookedTransformerConfig, UserError
-from revinc.weights import StateDict, check_state_dict, parameter_shapes
+from revinc.weights import StateDict, check_shapes, check_state_dict, parameter_shapes
 
 Tokens: TypeAlias = Int[Array, "batch pos"] | Int[np.ndarray, "batch pos"]
 ReturnType = Literal["logits", "loss", "both"] | None
@@ -69,10 +69,10 @@ class HookedTransformer(nnx.Module):
     ) -> None:
         if (rngs is None) == (params is None):
             raise UserError("give HookedTransformer either rngs or params")
-        if rngs is not None:
-            with numerics(cfg):
-                params = init_params(cfg, rngs.params())
-        assert params is not None
+        with numerics(cfg):
+            drawn = params if rngs is None else init_params(cfg, rngs.params())
+            params = {name: jnp.asarray(array) for name, array in (drawn or {}).items()}
+        check_shapes(cfg, {name: array.shape for name, array in params.items()}, "params")
         block_type = AttentionBlock if cfg.attn_only else TransformerBlock
         self.cfg = cfg
         self.embed = Embed(within(params, "embed"))

@@ -27,7 +27,8 @@ class History:
     @property
     def metrics(self) -> pd.DataFrame:
         """One row per evaluation: the step and the values of `METRICS`."""
-        return pd.DataFrame(list(self.evaluations), columns=["step", *METRICS])
+        table = pd.DataFrame(list(self.evaluations), columns=["step", *METRICS], dtype=np.float64)
+        return table.astype({"step": np.int64})
 
     @property
     def loss_table(self) -> pd.DataFrame:
@@ -46,11 +47,11 @@ class Checkpoint:
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """As one flat dict of arrays."""
-        history = {"losses": self.history.loss_table["loss"], **self.history.metrics}
+        columns = {"losses": self.history.loss_table["loss"], **self.history.metrics}
         return {
             "at": np.array(self.step),
             **{f"engine/{name}": array for name, array in self.engine_arrays.items()},
-            **{f"history/{name}": np.asarray(column) for name, column in history.items()},
+            **{f"history/{name}": np.array(column, np.float64) for name, column in columns.items()},
         }
 
     @classmethod

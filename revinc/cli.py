@@ -165,7 +165,8 @@ def expand_steps(words: list[str], last: int) -> tuple[int, ...]:
     steps: list[int] = []
     for word in words:
         kind, _, number = word.rpartition(":")
-        if kind not in ("", "every") or not number.isdigit() or (kind and int(number) == 0):
+        is_number = number.isascii() and number.isdigit()
+        if kind not in ("", "every") or not is_number or (kind and int(number) == 0):
             raise UserError(
                 f"snapshots: {word!r} is neither a step such as 250 nor such as every:100"
             )

@@ -155,11 +155,13 @@ class TrainConfig:
             if getattr(self, seed) >= 2**32:
                 raise UserError(f"{seed} must be below 2**32, not {getattr(self, seed)}")
         require_number("train_fraction", self.train_fraction, below=1.0, above=True)
-        object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
+        if not isinstance(self.snapshots, tuple | list):
+            raise UserError(f"snapshots must be a tuple of steps, not {self.snapshots!r}")
         for step in self.snapshots:
             require_int("snapshots", step, at_least=0)
             if step > self.steps:
                 raise UserError(f"snapshots: step {step} lies beyond the last, steps={self.steps}")
+        object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
         self._check_task_fits()
 
     def _check_task_fits(self) -> None:
@@ -211,12 +213,14 @@ class TrainConfig:
         Raises:
             UserError: for a section or field that is missing, or a field that does not exist.
         """
-        missing = [name for name in ("model", "task", "train") if name not in sections]
+        needed = ("model", "task", "train")
+        missing = [name for name in needed if not isinstance(sections.get(name), dict)]
         if missing:
             raise UserError(f"the config has no section {', '.join(missing)}")
+        task = dict(sections["task"])
         return cls(
             model=HookedTransformerConfig.from_dict(sections["model"]),
-            task=make_task(**sections["task"]),
+            task=make_task(task.pop("name", None), **task),
             **checked_fields(cls, sections["train"]),
         )
 

@@ -133,17 +133,17 @@ def claim_folder(path: Path, resume: bool, overwrite: bool) -> None:
             f"{path} already holds a run; pass --resume to go on with it, --overwrite to replace it, "
             "or choose another --out"
         )
-    if not is_run and path.is_dir() and any(is_foreign(file) for file in path.iterdir()):
+    if not is_run and path.is_dir() and not is_remnant(path):
         raise UserError(f"{path} holds files that belong to no run; choose another --out")
     if is_run and overwrite:
         runs.read_config(path)  # refuses to delete what some other program calls config.json
     path.mkdir(parents=True, exist_ok=True)
 
 
-def is_foreign(file: Path) -> bool:
-    """Whether a run that was killed early could not have left this file."""
-    ours = (runs.LOCK, runs.SNAPSHOTS, *OUR_FILES)
-    return file.name.removesuffix(TEMPORARY_SUFFIX) not in ours
+def is_remnant(folder: Path) -> bool:
+    """Whether a folder without a config is empty, or holds what a run killed early has left there."""
+    names = {file.name.removesuffix(TEMPORARY_SUFFIX) for file in folder.iterdir()}
+    return not names or (runs.LOCK in names and names <= {runs.LOCK, runs.SNAPSHOTS, *OUR_FILES})
 
 
 def check_same_run(run: Run, config: TrainConfig, engine: dict[str, str]) -> None:

@@ -26,7 +26,9 @@ def draw_batches(
     words = philox_words(
         seed, "batches", start * counts_per_step, n_steps * counts_per_step * WORDS_PER_COUNT
     )
-    uniform = unit_interval(words.reshape(n_steps, -1)[:, :batch_size])
+    uniform = unit_interval(
+        words.reshape(n_steps, counts_per_step * WORDS_PER_COUNT)[:, :batch_size]
+    )
 
     chosen = np.full((n_steps, batch_size), -1, dtype=np.int32)
     for slot, last in enumerate(range(n_train - batch_size, n_train)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -59,7 +60,7 @@ class ReverseIncrement:
         require_int("n_symbols", self.n_symbols, at_least=2)
         require_int("shift", self.shift)
         require_bool("reverse", self.reverse)
-        if self.length * np.log2(self.n_symbols) > 20:
+        if self.length * math.log2(self.n_symbols) > 20:
             raise UserError(
                 f"n_symbols={self.n_symbols} ** length={self.length} is more than 2**20 sequences; "
                 "this task lists them all, so choose a smaller length or n_symbols"
@@ -80,7 +81,7 @@ class ReverseIncrement:
         inputs = np.array(
             list(itertools.product(range(self.n_symbols), repeat=self.length)), dtype=np.int32
         )
-        outputs = (inputs + self.shift) % self.n_symbols
+        outputs = (inputs + self.shift % self.n_symbols) % self.n_symbols
         if self.reverse:
             outputs = outputs[:, ::-1]
         bos = np.full((len(inputs), 1), self.n_symbols, dtype=np.int32)
@@ -95,16 +96,15 @@ class ReverseIncrement:
 TASKS: dict[str, Any] = {ReverseIncrement.name: ReverseIncrement}
 
 
-def make_task(name: str, **fields: Any) -> Task:
+def make_task(name: Any, **fields: Any) -> Task:
     """The task registered as `name`, built from its dataclass fields.
 
     Raises:
         UserError: if the name or one of the fields is unknown.
     """
     if name not in TASKS:
-        raise UserError(
-            f"task {name!r} is unknown{near_names(name, TASKS)} (known: {', '.join(TASKS)})"
-        )
+        hint = near_names(str(name), TASKS)
+        raise UserError(f"task {name!r} is unknown{hint} (known: {', '.join(TASKS)})")
     task_type = TASKS[name]
     known = [field.name for field in dataclasses.fields(task_type)]
     for field in fields:

@@ -14,8 +14,9 @@ from revinc.config import TrainConfig
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
 from revinc.engine import LONGEST_CHUNK, Engine
+from revinc.errors import UserError
 from revinc.run_writer import RunWriter
-from revinc.runs import Run
+from revinc.runs import CHECKPOINT, Run
 from revinc.schedule import draw_batches
 from revinc.weights import StateDict
 
@@ -58,14 +59,25 @@ def run_training(
 def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
     initial = Run.load(writer.path).state_dict(step=0)
     begin = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
+    try:
+        engine.from_arrays(begin.engine_arrays)
+    except KeyError as error:
+        raise UserError(
+            f"{writer.path / CHECKPOINT} lacks {error}; delete it to start again at step 0"
+        ) from error
     point = begin
     saved_at = time.monotonic()
+
+    def keep_if_due(point: Checkpoint) -> None:
+        if point.step in (*cfg.snapshots, cfg.steps):
+            writer.save_snapshot(point.step, weights_at(engine, point))
+
     try:
+        keep_if_due(begin)  # it may have been interrupted just before it was
         with reporter.training(cfg, begin):
             for point in points(cfg, engine, begin):
                 reporter.reached(point)
-                if point.step in (*cfg.snapshots, cfg.steps):
-                    writer.save_snapshot(point.step, weights_at(engine, point))
+                keep_if_due(point)
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     writer.save_checkpoint(point)
                     saved_at = time.monotonic()
@@ -105,6 +117,8 @@ def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Chec
             raise Diverged(
                 f"the loss became NaN or infinite at step {start + int(np.argmin(np.isfinite(losses)))}"
             )
+        if not all(np.isfinite(weight).all() for weight in engine.weights(state).values()):
+            raise Diverged(f"weights became NaN or infinite by step {stop}")
         history = history.with_losses(losses)
         if stop % cfg.eval_every == 0 or stop == cfg.steps:
             history = history.with_evaluation(stop, evaluate(engine, state, stop))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,26 @@ def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
     }
 
 
+def check_shapes(
+    cfg: HookedTransformerConfig,
+    given: Mapping[str, tuple[int, ...]],
+    source: str,
+    other_problems: Iterable[str] = (),
+) -> None:
+    """Raise a UserError that lists every missing, unexpected and misshapen parameter, if any."""
+    expected = parameter_shapes(cfg)
+    problems = [f"missing {name}" for name in expected if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in expected]
+    problems += [
+        f"{name} has shape {list(given[name])} instead of {list(shape)}"
+        for name, shape in expected.items()
+        if name in given and given[name] != shape
+    ]
+    problems += other_problems
+    if problems:
+        raise UserError(f"{source} does not fit the config: {'; '.join(problems)}")
+
+
 def check_state_dict(
     cfg: HookedTransformerConfig, state_dict: Mapping[str, Any], source: str = "the state dict"
 ) -> StateDict:
@@ -67,18 +87,11 @@ def check_state_dict(
     Raises:
         UserError: listing every missing, unexpected and misshapen entry at once.
     """
-    shapes = parameter_shapes(cfg)
     given = {k: np.asarray(v) for k, v in state_dict.items() if not k.endswith(BUFFER_SUFFIXES)}
-    problems = [f"missing {name}" for name in shapes if name not in given]
-    problems += [f"unexpected {name}" for name in given if name not in shapes]
-    for name, shape in shapes.items():
-        if name in given and given[name].shape != shape:
-            problems.append(f"{name} has shape {list(given[name].shape)} instead of {list(shape)}")
-        elif name in given and given[name].dtype.kind != "f":
-            problems.append(f"{name} holds {given[name].dtype}, not floating point")
-    if problems:
-        raise UserError(f"{source} does not fit the config: {'; '.join(problems)}")
-    return {name: given[name].astype(cfg.dtype) for name in shapes}
+    shapes = {name: array.shape for name, array in given.items()}
+    odd = (f"{k} holds {a.dtype}, not floats" for k, a in given.items() if a.dtype.kind != "f")
+    check_shapes(cfg, shapes, source, odd)
+    return {name: given[name].astype(cfg.dtype) for name in parameter_shapes(cfg)}
 
 
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:

@@ -86,8 +86,11 @@ def short_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model64(tutorial, random_weights):
     """The tutorial's model in float64 with random weights. Do not load others into it."""
-    from jax_revinc import HookedTransformer, numerics
+    from flax import nnx
+
+    from jax_revinc import HookedTransformer
 
     cfg = tutorial.model.replace(dtype="float64")
-    with numerics(cfg):
-        return HookedTransformer(cfg, params=random_weights(cfg))
+    model = HookedTransformer(cfg, rngs=nnx.Rngs(0))
+    model.load_state_dict(random_weights(cfg))
+    return model

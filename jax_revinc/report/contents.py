@@ -1,0 +1,186 @@
+"""What a report shows of a trained model, as arrays: its views of single sequences and of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import numerics
+from jax_revinc.training import Run
+from revinc import ReverseIncrement, Task, TrainConfig
+from revinc.dataset import make_dataset
+from revinc.labels import sequence_labels, token_label
+
+MOST_SAMPLES = 8
+MOST_NUMBERS = 200_000
+"""How many activations the samples of one report may hold together, to keep the page small."""
+MOST_WEIGHTS = 2**14
+"""The largest weight matrix that is shown."""
+BATCH = 1024
+"""How many sequences the model sees at a time."""
+
+
+class Activity(NamedTuple):
+    """What a model did on sequences: with a leading axis for each, or for one, or on average.
+
+    `mlp_outs` is empty for a model without MLPs.
+    """
+
+    right: Float[np.ndarray, "*batch n_predicted"]
+    probability: Float[np.ndarray, "*batch n_predicted"]
+    patterns: tuple[Float[np.ndarray, "*batch n_heads query key"], ...]
+    mlp_outs: tuple[Float[np.ndarray, "*batch pos d_model"], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One holdout sequence, or the mean over all sequences, as the model saw it.
+
+    `labels` name the positions fed to the model, as "x3=2" or, in the mean, "x3". `answers` is a small
+    table, row title to one text per predicted token. `right` is absent from the mean.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    activity: Activity
+    answers: dict[str, list[str]]
+    right: Bool[np.ndarray, " n_predicted"] | None = None
+
+
+def sample_views(model: HookedTransformer, cfg: TrainConfig) -> list[View]:
+    """The views of the first holdout sequences: the tutorial looks at four, here there may be eight."""
+    dataset = make_dataset(cfg)
+    rows = dataset.holdout_rows[: n_samples(cfg)]
+    predicted, activity = observe(cfg, model, dataset.tokens[rows])
+    return [
+        sample_view(
+            cfg.task,
+            dataset.tokens[row],
+            predicted[i],
+            jax.tree.map(itemgetter(i), activity),
+        )
+        for i, row in enumerate(rows)
+    ]
+
+
+def sample_view(
+    task: Task,
+    tokens: Int[np.ndarray, " seq"],
+    predicted: Int[np.ndarray, " n_predicted"],
+    activity: Activity,
+) -> View:
+    """The view of one sequence, from the tokens that the model predicted and its activity there."""
+    mask = task.loss_mask()
+    given = [token for token in words_of(task, tokens[~mask]) if token != "BOS"]
+    return View(
+        name=" ".join(given),
+        labels=tuple(sequence_labels(task, tokens[:-1])),
+        activity=activity,
+        answers={
+            "target": words_of(task, tokens[mask]),
+            "predicted": words_of(task, predicted),
+            "probability of the target": [percent(p) for p in activity.probability],
+        },
+        right=activity.right.astype(bool),
+    )
+
+
+def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
+    """The view that averages over every sequence of the task, both splits."""
+    tokens = cfg.task.sequences()
+    starts = range(0, len(tokens), BATCH)
+    totals = [
+        jax.tree.map(partial(np.sum, axis=0), observe(cfg, model, tokens[i : i + BATCH])[1])
+        for i in starts
+    ]
+    activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
+    return View(
+        name=f"mean of all {len(tokens):,}",
+        labels=cfg.task.position_labels[:-1],
+        activity=activity,
+        answers={
+            "predicted right": [percent(share) for share in activity.right],
+            "mean probability of the target": [percent(p) for p in activity.probability],
+        },
+    )
+
+
+def observe(
+    cfg: TrainConfig, model: HookedTransformer, tokens: Int[np.ndarray, "batch seq"]
+) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
+    """The tokens that the model predicts where the task asks for one, and its activity."""
+    with numerics(cfg.model):
+        observed = _observe(model, tokens, tuple(predicted_positions(cfg.task)))
+    predicted, *activity = jax.tree.map(np.asarray, observed)
+    return predicted, Activity(*activity)
+
+
+@partial(jax.jit, static_argnums=2)
+def _observe(
+    model: HookedTransformer, tokens: Int[Array, "batch seq"], positions: tuple[int, ...]
+) -> tuple[Any, ...]:
+    logits, cache = model.run_with_cache(tokens[:, :-1])
+    targets = tokens[:, jnp.array(positions)]
+    probs = jax.nn.softmax(logits[:, jnp.array(positions) - 1], axis=-1)
+    predicted = probs.argmax(axis=-1)
+    right = (predicted == targets).astype(probs.dtype)
+    probability = jnp.take_along_axis(probs, targets[..., None], axis=-1)[..., 0]
+    layers = range(model.cfg.n_layers)
+    patterns = tuple(cache["pattern", layer] for layer in layers)
+    mlp_outs = tuple(cache["mlp_out", layer] for layer in layers if not model.cfg.attn_only)
+    return predicted, right, probability, patterns, mlp_outs
+
+
+def mlp_weights(run: Run) -> list[dict[str, Float[np.ndarray, "rows columns"]]]:
+    """W_in [d_model, d_mlp] and W_out [d_mlp, d_model] of every layer; none if absent or too large."""
+    cfg = run.config.model
+    if cfg.attn_only or cfg.d_model * cfg.d_mlp > MOST_WEIGHTS:
+        return []
+    weights = run.state_dict()
+    return [
+        {name: weights[f"blocks.{layer}.mlp.{name}"] for name in ("W_in", "W_out")}
+        for layer in range(cfg.n_layers)
+    ]
+
+
+def n_samples(cfg: TrainConfig) -> int:
+    """How many holdout sequences are shown: fewer the larger the model, but at least one."""
+    fed = len(cfg.task.position_labels) - 1
+    per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
+    return int(np.clip(MOST_NUMBERS // per_sample, 1, MOST_SAMPLES))
+
+
+def predicted_positions(task: Task) -> list[int]:
+    """The positions whose token must be predicted; each is predicted at the row before it."""
+    return np.flatnonzero(task.loss_mask()).tolist()
+
+
+def reading_cells(task: Task) -> list[tuple[int, int]]:
+    """(row, column) where a head that fetches the token it needs would look; none if unknown.
+
+    In the tutorial's task: y0..y3 are predicted at rows 4..7 from x3..x0, at columns 4..1.
+    """
+    if not isinstance(task, ReverseIncrement):
+        return []
+    columns = range(1, task.length + 1)
+    rows = range(task.length, 2 * task.length)
+    return list(zip(rows, reversed(columns) if task.reverse else columns, strict=True))
+
+
+def words_of(task: Task, tokens: Int[np.ndarray, " n"]) -> list[str]:
+    """The vocabulary's words for token ids."""
+    return [token_label(task, int(token)) for token in tokens]
+
+
+def percent(share: float) -> str:
+    """A share as a percentage that says 100 only of a whole."""
+    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.2f} %"

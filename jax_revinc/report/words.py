@@ -1,0 +1,78 @@
+"""A run in plain words: its task, its model and how it ended."""
+
+from __future__ import annotations
+
+import math
+
+from jax_revinc.training import Run
+from revinc import HookedTransformerConfig, ReverseIncrement, Task
+from revinc.weights import parameter_shapes
+
+MLP_OUTS = (
+    "What each MLP adds to the residual stream at every position: here a token that attention fetched "
+    "can become the answer. Blue is negative, orange positive."
+)
+MLP_WEIGHTS = (
+    "W_in reads the residual stream into the neurons, and W_out writes what they say back into it."
+)
+
+
+def task_title(task: Task) -> str:
+    """The task as a headline."""
+    if not isinstance(task, ReverseIncrement):
+        return task.name.replace("_", " ").capitalize()
+    verb = "Reverse" if task.reverse else "Copy"
+    added = task.shift % task.n_symbols
+    return f"{verb} and add {added}" if added else verb
+
+
+def task_sentence(task: Task) -> str:
+    """What the model is asked for."""
+    if not isinstance(task, ReverseIncrement):
+        return f"Each sequence holds {', '.join(task.position_labels)}."
+    inputs = _span("x", task.length)
+    outputs = _span("y", task.length)
+    order = "in reverse order" if task.reverse else "in the same order"
+    added = task.shift % task.n_symbols
+    change = f", each plus {added} modulo {task.n_symbols}" if added else ""
+    return (
+        f"After BOS come the tokens {inputs}, each one of 0 to {task.n_symbols - 1}. "
+        f"The model predicts {outputs}: the same tokens {order}{change}."
+    )
+
+
+def _span(letter: str, length: int) -> str:
+    return f"{letter}0" if length == 1 else f"{letter}0 … {letter}{length - 1}"
+
+
+def run_facts(run: Run) -> dict[str, str]:
+    """What was trained, how long, on what, and from which seeds."""
+    cfg = run.config
+    n_sequences = len(cfg.task.sequences())
+    seeds = {"weights": cfg.init_seed, "batches": cfg.data_seed}
+    if cfg.split == "random":
+        seeds["split"] = cfg.split_seed
+    return {
+        "Model": model_size(cfg.model),
+        "Parameters": f"{parameter_count(cfg.model):,}, {cfg.model.dtype}",
+        "Split": f"{cfg.n_train:,} train, {n_sequences - cfg.n_train:,} holdout ({cfg.split})",
+        "Training": f"{cfg.steps:,} steps of {cfg.batch_size} examples",
+        "Seeds": ", ".join(f"{what} {seed}" for what, seed in seeds.items()),
+        "Engine": ", ".join(v if k == "name" else f"{k} {v}" for k, v in run.engine.items()),
+    }
+
+
+def model_size(cfg: HookedTransformerConfig) -> str:
+    """A model's size in a line."""
+    mlp = "no MLPs" if cfg.attn_only else f"d_mlp {cfg.d_mlp}"
+    return f"{count(cfg.n_layers, 'layer')}, {count(cfg.n_heads, 'head')} each, d_model {cfg.d_model}, {mlp}"
+
+
+def parameter_count(cfg: HookedTransformerConfig) -> int:
+    """How many numbers training adjusts."""
+    return sum(math.prod(shape) for shape in parameter_shapes(cfg).values())
+
+
+def count(number: int, thing: str) -> str:
+    """A number and its noun."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

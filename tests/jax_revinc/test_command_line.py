@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from jax_revinc import Run
+from jax_revinc.__main__ import make_parser
+from revinc import runs
+from revinc.cli import run_command
+
+
+class Outcome(NamedTuple):
+    status: int
+    out: str
+    err: list[str]
+
+
+@pytest.fixture
+def run_cli(capsys):
+    """A function that runs the command line in this process."""
+
+    def run(*argv):
+        capsys.readouterr()
+        try:
+            status = run_command(make_parser(), list(map(str, argv)))
+        except SystemExit as stop:  # argparse
+            status = stop.code
+        printed = capsys.readouterr()
+        return Outcome(status, printed.out, printed.err.splitlines())
+
+    return run
+
+
+@pytest.fixture
+def run_folder(short_run, tmp_path):
+    """A copy of a finished run, to resume, damage or replace."""
+    return shutil.copytree(short_run.path, tmp_path / "copy")
+
+
+def files_below(folder):
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_one_sentence(outcome, *phrases, status=2):
+    assert outcome.status == status
+    assert len(outcome.err) == 1
+    assert outcome.err[0].startswith("jax-revinc: ")
+    assert "Traceback" not in outcome.err[0]
+    for phrase in phrases:
+        assert str(phrase) in outcome.err[0]
+
+
+BAD_VALUES = [
+    ("--steps 0", "steps must be at least 1, not 0"),
+    ("--steps -5", "steps must be at least 1"),
+    ("--batch-size 0", "batch_size must be at least 1"),
+    ("--batch-size 201", "batch_size=201 is larger than the training split of 200"),
+    ("--batch-size 16 --length 1", "batch_size=16 is larger"),
+    ("--eval-every 0", "eval_every must be at least 1"),
+    ("--lr -1", "lr must be"),
+    ("--lr nan", "lr must be"),
+    ("--lr inf", "lr must be"),
+    ("--lr 1e400", "lr must be"),
+    ("--weight-decay -0.1", "weight_decay must be"),
+    ("--b1 1", "b1 must be"),
+    ("--b2 1.5", "b2 must be"),
+    ("--adam-eps nan", "adam_eps must be"),
+    ("--train-fraction 0", "train_fraction must be"),
+    ("--train-fraction 1", "train_fraction must be"),
+    ("--train-fraction 0.001", "train_fraction=0.001 leaves 0 of 256"),
+    ("--split sufix", "split='sufix'"),
+    ("--seed -1", "seed must be at least 0"),
+    ("--init-seed 4294967296", "init_seed must be below 2**32"),
+    ("--snapshots 4001", "snapshots: step 4001"),
+    ("--snapshots every:0", "snapshots: 'every:0'"),
+    ("--snapshots ten", "snapshots: 'ten'"),
+    ("--snapshots ²", "snapshots: '²'"),
+    ("--snapshots -1", "snapshots: '-1'"),
+    ("--preset tutorail", "preset 'tutorail' is unknown; did you mean tutorial?"),
+    ("--task reverse", "task 'reverse' is unknown"),
+    ("--length 0", "length must be at least 1"),
+    ("--length 20", "more than 2**20 sequences"),
+    ("--n-symbols 1", "n_symbols must be at least 2"),
+    ("--n-symbols 99999999999999999999", "more than 2**20 sequences"),
+    ("--n-layers 0", "n_layers must be at least 1"),
+    ("--n-layers -2", "n_layers must be at least 1"),
+    ("--d-model 0", "d_model must be at least 1"),
+    ("--d-head 0", "d_head must be at least 1"),
+    ("--n-heads 0", "n_heads must be at least 1"),
+    ("--d-mlp 0", "d_mlp must be at least 1"),
+    ("--n-ctx 8", "n_ctx=8 is shorter than the task's sequences of 9"),
+    ("--length 5 --n-ctx 9", "n_ctx=9 is shorter"),
+    ("--d-vocab 4", "d_vocab=4 is smaller than the task's vocabulary of 5"),
+    ("--d-vocab-out 3", "d_vocab_out=3 is smaller"),
+    ("--act-fn swish", "act_fn='swish' is not implemented"),
+    ("--normalization-type RMS", "normalization_type='RMS' is not implemented"),
+    ("--dtype bfloat16", "dtype='bfloat16' is not implemented"),
+    ("--positional-embedding-type rotary", "positional_embedding_type='rotary'"),
+    ("--attention-dir bidirectional", "attention_dir='bidirectional'"),
+    ("--init-mode kaiming", "init_mode='kaiming'"),
+    ("--eps -1", "eps must be"),
+    ("--initializer-range nan", "initializer_range must be"),
+    ("--resume --overwrite", "exclude each other"),
+]
+
+
+@pytest.mark.parametrize(("flags", "phrase"), BAD_VALUES, ids=[flags for flags, _ in BAD_VALUES])
+def test_bad_values_are_one_sentence_and_leave_nothing_behind(run_cli, tmp_path, flags, phrase):
+    outcome = run_cli("train", "--out", tmp_path / "run", *flags.split())
+    assert_one_sentence(outcome, phrase)
+    assert outcome.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrase"),
+    [
+        ("", "command"),
+        ("tarin", "invalid choice: 'tarin'"),
+        ("train", "--out"),
+        ("train --out run --steps 1e3", "--steps: invalid int value: '1e3'"),
+        ("train --out run --lr fast", "--lr: invalid float value: 'fast'"),
+        ("train --out run --n-heads none", "--n-heads: invalid int value"),
+        ("train --out run --learning-rate 1", "unrecognized arguments: --learning-rate 1"),
+        ("train --out run --snapshots", "--snapshots: expected at least one argument"),
+        ("train --out", "--out: expected one argument"),
+        ("train --out run extra", "unrecognized arguments: extra"),
+    ],
+)
+def test_flags_that_do_not_parse_show_their_usage(run_cli, tmp_path, monkeypatch, argv, phrase):
+    monkeypatch.chdir(tmp_path)
+    outcome = run_cli(*argv.split())
+    assert outcome.status == 2
+    assert outcome.err[0].startswith("usage: jax-revinc")
+    assert phrase in outcome.err[-1]
+    assert "Traceback" not in "".join(outcome.err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_shown_for_every_command(run_cli):
+    outcome = run_cli("--help")
+    assert (outcome.status, outcome.err) == (0, [])
+    commands = re.findall(r"^    (\w+) ", outcome.out, flags=re.MULTILINE)
+    assert "train" in commands
+    for command in commands:
+        outcome = run_cli(command, "--help")
+        assert (outcome.status, outcome.err) == (0, [])
+        assert f"usage: jax-revinc {command}" in outcome.out
+
+
+def test_train_writes_a_run_and_prints_the_tutorials_lines(run_cli, tmp_path, short_run):
+    out = tmp_path / "run"
+    outcome = run_cli("train", "--out", out, *["--steps", "300", "--snapshots", "150"])
+    assert (outcome.status, outcome.err) == (0, [])
+    run = Run.load(out)
+    assert run.config == short_run.config
+    assert run.metrics.equals(short_run.metrics)
+    lines = re.findall(
+        r"^Step +(\d+) \| Loss: (\d\.\d{4}) \| Train Acc: +([\d.]+)% \| Holdout Acc: +([\d.]+)%$",
+        outcome.out,
+        flags=re.MULTILINE,
+    )
+    assert [int(step) for step, *_ in lines] == [0, 100, 200, 300]
+    assert [float(loss) for _, loss, *_ in lines] == run.metrics["train_loss"].round(4).tolist()
+    assert "285" in outcome.out
+    sequences = run.config.task.sequences()
+    right = np.asarray(run.model()(sequences[:, :-1])).argmax(-1)[:, 4:] == sequences[:, 5:]
+    assert f"Accuracy on all 256 sequences after 300 steps: {right.mean():.2%}" in outcome.out
+
+
+def test_a_run_is_not_replaced_unasked(run_cli, run_folder):
+    before = files_below(run_folder)
+    outcome = run_cli("train", "--out", run_folder, "--steps", 5)
+    assert_one_sentence(outcome, run_folder, "--resume", "--overwrite")
+    assert files_below(run_folder) == before
+
+
+def test_overwrite_replaces_a_run(run_cli, run_folder):
+    assert run_cli("train", "--out", run_folder, "--steps", 100, "--overwrite").status == 0
+    assert Run.load(run_folder).snapshot_steps == [0, 100]
+
+
+def test_overwrite_deletes_nothing_of_a_folder_that_is_no_run(run_cli, tmp_path):
+    folder = tmp_path / "thesis"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    outcome = run_cli("train", "--out", folder, "--overwrite")
+    assert_one_sentence(outcome, folder)
+    assert [file.name for file in files_below(folder)] == ["thesis.tex"]
+
+
+def test_overwrite_by_bad_values_deletes_nothing(run_cli, run_folder):
+    before = files_below(run_folder)
+    assert_one_sentence(run_cli("train", "--out", run_folder, "--overwrite", "--lr", "-1"), "lr")
+    assert files_below(run_folder) == before
+
+
+@pytest.mark.parametrize("flag", [None, "--resume", "--overwrite"])
+def test_a_file_is_no_run_folder(run_cli, tmp_path, flag):
+    (tmp_path / "file").write_text("mine")
+    outcome = run_cli("train", "--out", tmp_path / "file", *([flag] if flag else []))
+    assert_one_sentence(outcome, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["/dev/null/run", "/proc/run"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(run_cli, out):
+    assert_one_sentence(run_cli("train", "--out", out), out)
+
+
+def test_resume_with_other_values_names_them(run_cli, run_folder):
+    before = files_below(run_folder)
+    outcome = run_cli("train", "--out", run_folder, *["--resume", "--lr", "0.5", "--seed", "3"])
+    assert_one_sentence(
+        outcome, "lr: 0.01 here, 0.5 there", "init_seed: 0 here, 3 there", "data_seed"
+    )
+    assert files_below(run_folder) == before
+
+
+def edit_config(folder, edit):
+    record = json.loads((folder / runs.CONFIG).read_text())
+    edit(record)
+    (folder / runs.CONFIG).write_text(json.dumps(record))
+
+
+def test_resume_under_another_engine_is_refused(run_cli, run_folder):
+    edit_config(run_folder, lambda record: record["engine"].update(platform="abacus"))
+    (run_folder / runs.WEIGHTS).unlink()
+    before = files_below(run_folder)
+    assert_one_sentence(run_cli("train", "--out", run_folder, "--resume"), "abacus", "xla")
+    assert files_below(run_folder) == before
+
+
+DAMAGES = {
+    "empty config": lambda folder: (folder / runs.CONFIG).write_text(""),
+    "cut config": lambda folder: (folder / runs.CONFIG).write_text('{"format_version": 1, "eng'),
+    "list": lambda folder: (folder / runs.CONFIG).write_text("[]"),
+    "format": lambda folder: edit_config(folder, lambda r: r.update(format_version=99)),
+    "no engine": lambda folder: edit_config(folder, lambda r: r.pop("engine")),
+    "no task": lambda folder: edit_config(folder, lambda r: r.pop("task")),
+    "empty task": lambda folder: edit_config(folder, lambda r: r.update(task={})),
+    "null model": lambda folder: edit_config(folder, lambda r: r.update(model=None)),
+    "bad value": lambda folder: edit_config(folder, lambda r: r["train"].update(lr="fast")),
+    "unknown field": lambda folder: edit_config(folder, lambda r: r["model"].update(d_foo=1)),
+    "cut checkpoint": lambda folder: (folder / runs.CHECKPOINT).write_bytes(b"\x90\x01"),
+    "foreign checkpoint": lambda folder: shutil.copy(
+        runs.snapshot_path(folder, 0), folder / runs.CHECKPOINT
+    ),
+    "no first weights": lambda folder: runs.snapshot_path(folder, 0).unlink(),
+    "cut first weights": lambda folder: runs.snapshot_path(folder, 0).write_bytes(b"\x90"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_resume_of_a_damaged_run_is_one_sentence(run_cli, run_folder, damage):
+    (run_folder / runs.WEIGHTS).unlink()
+    damage(run_folder)
+    before = files_below(run_folder)
+    assert_one_sentence(run_cli("train", "--out", run_folder, "--resume"))
+    assert files_below(run_folder) == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "first_bad_step"),
+    [("--lr 1e30", 1), ("--initializer-range 1e38", 0)],
+)
+def test_a_diverged_run_says_at_which_step_and_keeps_finite_weights(
+    run_cli, tmp_path, flags, first_bad_step
+):
+    out = tmp_path / "run"
+    outcome = run_cli(
+        "train", "--out", out, *["--steps", "200", "--eval-every", "50"], *flags.split()
+    )
+    assert_one_sentence(outcome, f"at step {first_bad_step} ", "lr=", status=1)
+    run = Run.load(out)
+    assert not run.finished
+    last = run.snapshot_steps[-1]
+    assert f"of step {last}," in outcome.err[0]
+    assert all(np.isfinite(w).all() for w in run.model(last).state_dict().values())
+    again = run_cli("train", "--out", out, "--resume")
+    assert (again.status, again.err) == (1, outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("argv", "phrase"),
+    [
+        (["train", "--out", "run", "--lr", "nan"], "lr must be"),
+        (["train", "--steps", "1"], "--out"),
+    ],
+)
+def test_a_real_process_reports_as_well(tmp_path, argv, phrase):
+    process = subprocess.run(
+        [sys.executable, "-m", "jax_revinc", *argv], capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert phrase in process.stderr.splitlines()[-1]
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_revinc import HookedTransformer, numerics
+from jax_revinc.engines import XlaEngine
+from revinc.engine import METRICS
+from revinc.schedule import draw_batches
+from revinc.weights import read_safetensors, save_state_dict
+
+
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def engine(request, tutorial):
+    """An engine of the tutorial's run, with up to 100 steps at once."""
+    model = tutorial.model.replace(dtype=request.param)
+    return XlaEngine(dataclasses.replace(tutorial, model=model))
+
+
+@pytest.fixture(scope="module")
+def batches(tutorial):
+    return draw_batches(0, np.arange(200), tutorial.batch_size, 0, 100)
+
+
+@pytest.fixture
+def start(engine, random_weights):
+    return engine.start(random_weights(engine.cfg))
+
+
+def same_bits(ours, theirs):
+    return ours.keys() == theirs.keys() and all(
+        a.dtype == theirs[name].dtype
+        and a.shape == theirs[name].shape
+        and a.tobytes() == theirs[name].tobytes()
+        for name, a in ours.items()
+    )
+
+
+def plain_training(cfg, task, weights, batches):
+    """Single AdamW steps in numpy, one after the other; only the gradient comes from JAX."""
+    sequences = task.sequences()
+
+    def loss(params, tokens):
+        logits = HookedTransformer(cfg.model, params=params)(tokens[:, :-1])[:, 4:]
+        chosen = jnp.take_along_axis(logits, tokens[:, 5:, None], axis=-1)[..., 0]
+        return (jnp.log(jnp.exp(logits).sum(-1)) - chosen).mean()
+
+    with numerics(cfg.model):
+        loss_and_grad = jax.jit(jax.value_and_grad(loss))
+        params = dict(weights)
+        first = {name: np.zeros_like(w) for name, w in params.items()}
+        second = {name: np.zeros_like(w) for name, w in params.items()}
+        losses = []
+        for step, rows in enumerate(batches, start=1):
+            value, grads = loss_and_grad(params, sequences[rows])
+            losses.append(float(value))
+            for name, w in params.items():
+                grad = np.asarray(grads[name])
+                first[name] = cfg.b1 * first[name] + (1 - cfg.b1) * grad
+                second[name] = cfg.b2 * second[name] + (1 - cfg.b2) * grad**2
+                m = first[name] / (1 - cfg.b1**step)
+                v = second[name] / (1 - cfg.b2**step)
+                decayed = w - cfg.lr * cfg.weight_decay * w
+                params[name] = decayed - cfg.lr * m / (np.sqrt(v) + cfg.adam_eps)
+    return params, losses
+
+
+def test_a_chunk_is_a_plain_loop_of_single_steps(tutorial, random_weights, batches):
+    cfg = dataclasses.replace(tutorial, model=tutorial.model.replace(dtype="float64"))
+    weights = random_weights(cfg.model)
+    engine = XlaEngine(cfg)
+    state, losses = engine.advance(engine.start(weights), batches[:12])
+    expected, expected_losses = plain_training(cfg, cfg.task, weights, batches[:12])
+    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-10)
+    for name, w in engine.weights(state).items():
+        # The gradient of b_K is rounding noise, and Adam divides by its size.
+        tolerance = 1e-9 if name.endswith("b_K") else 1e-11
+        np.testing.assert_allclose(w, expected[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("cuts", [(37,), (1, 2, 99), (50,)], ids=str)
+def test_chunking_does_not_change_a_bit(engine, start, batches, cuts):
+    whole, whole_losses = engine.advance(start, batches)
+    state, losses = start, []
+    for stretch in np.split(batches, cuts):
+        state, chunk = engine.advance(state, stretch)
+        losses.append(chunk)
+    assert same_bits(engine.to_arrays(state), engine.to_arrays(whole))
+    assert np.concatenate(losses).tobytes() == whole_losses.tobytes()
+    assert whole_losses.shape == (100,)
+
+
+def test_a_state_goes_through_arrays_and_a_file_and_on_without_a_change(
+    engine, start, batches, tmp_path
+):
+    state, _ = engine.advance(start, batches[:30])
+    arrays = engine.to_arrays(state)
+    save_state_dict(tmp_path / "state", arrays)
+    from_file = read_safetensors(tmp_path / "state")
+    assert same_bits(from_file, arrays)
+    restored = engine.from_arrays(from_file)
+    assert same_bits(engine.to_arrays(restored), arrays)
+    on, losses = engine.advance(state, batches[30:50])
+    restored_on, restored_losses = engine.advance(restored, batches[30:50])
+    assert same_bits(engine.to_arrays(restored_on), engine.to_arrays(on))
+    assert losses.tobytes() == restored_losses.tobytes()
+
+
+def test_arrays_stay_as_they_were_when_the_run_goes_on(engine, start, batches):
+    arrays = engine.to_arrays(start)
+    copies = {name: array.copy() for name, array in arrays.items()}
+    engine.advance(start, batches[:5])
+    assert same_bits(arrays, copies)
+
+
+def test_a_start_holds_the_weights_given(engine, start, random_weights):
+    assert same_bits(engine.weights(start), random_weights(engine.cfg))
+
+
+def test_metrics_are_what_numpy_counts(engine, start, batches, tutorial):
+    state, _ = engine.advance(start, batches)
+    measured = engine.evaluate(state)
+    sequences = tutorial.task.sequences()
+    model = HookedTransformer(engine.cfg, params=engine.weights(state))
+    logits = np.asarray(model(sequences[:, :-1]), np.float64)[:, 4:]
+    targets = sequences[:, 5:]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    losses = -np.take_along_axis(log_probs, targets[..., None], -1)[..., 0]
+    correct = logits.argmax(-1) == targets
+    assert list(measured) == list(METRICS)
+    tolerance = 1e-12 if engine.cfg.dtype == "float64" else 1e-5
+    for split, rows in [("train", slice(200)), ("holdout", slice(200, None))]:
+        assert measured[f"{split}_accuracy"] == pytest.approx(correct[rows].mean(), abs=1e-15)
+        assert measured[f"{split}_loss"] == pytest.approx(losses[rows].mean(), rel=tolerance)
+    assert 0 < measured["train_accuracy"] < 1
+
+
+def test_only_the_rows_of_the_batch_matter(engine, start, batches):
+    state, _ = engine.advance(start, batches[:1])
+    shuffled, _ = engine.advance(start, batches[:1, ::-1])
+    other, _ = engine.advance(start, batches[1:2])
+    for name, w in engine.weights(state).items():
+        if not name.endswith("b_K"):  # its gradient is rounding noise, and Adam divides by it
+            np.testing.assert_allclose(w, engine.weights(shuffled)[name], atol=1e-3, err_msg=name)
+    assert not same_bits(engine.weights(state), engine.weights(other))
+
+
+def test_identity_and_device_say_what_runs(engine):
+    assert engine.identity["name"] == "xla"
+    assert engine.identity["platform"] == jax.devices()[0].platform
+    assert engine.identity["jax"] == jax.__version__
+    assert jax.devices()[0].platform in engine.device
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_as_a_cpu_does(tutorial, random_weights, batches):
+    cfg = dataclasses.replace(tutorial, model=tutorial.model.replace(dtype="float64"))
+    weights = random_weights(cfg.model)
+    engine = XlaEngine(cfg)
+    assert engine.identity["platform"] == "gpu"
+    state, losses = engine.advance(engine.start(weights), batches[:12])
+    with jax.default_device(jax.devices("cpu")[0]):
+        expected, expected_losses = plain_training(cfg, cfg.task, weights, batches[:12])
+    np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-10)
+    for name, w in engine.weights(state).items():
+        # The gradient of b_K is rounding noise, and Adam divides by its size.
+        tolerance = 1e-9 if name.endswith("b_K") else 1e-11
+        np.testing.assert_allclose(w, expected[name], rtol=0, atol=tolerance, err_msg=name)

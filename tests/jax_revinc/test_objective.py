@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jax_revinc import numerics
+from jax_revinc.objective import mean_loss, predictions, token_losses
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_the_output_tokens(tutorial, model64, random_weights):
+    sequences = tutorial.task.sequences()
+    logits = np.asarray(model64(sequences[:, :-1]))
+    losses = [
+        np.log(np.exp(row[position - 1]).sum()) - row[position - 1][tokens[position]]
+        for row, tokens in zip(logits, sequences, strict=True)
+        for position in (5, 6, 7, 8)
+    ]
+    with numerics(model64.cfg):
+        loss = mean_loss(model64.cfg, model64.params, sequences, tutorial.task.loss_mask())
+    assert loss.dtype == np.float64
+    assert float(loss) == pytest.approx(np.mean(losses), rel=1e-13)
+
+
+def test_the_last_token_is_predicted_and_never_seen(tutorial, model64):
+    sequences = tutorial.task.sequences()[:8]
+    changed = sequences.copy()
+    changed[:, -1] = (changed[:, -1] + 1) % 4
+    mask = tutorial.task.loss_mask()
+    logits, targets = predictions(model64.cfg, model64.params, sequences, mask)
+    other_logits, other_targets = predictions(model64.cfg, model64.params, changed, mask)
+    assert np.array_equal(logits, other_logits)
+    assert np.asarray(targets).tolist() == sequences[:, 5:].tolist()
+    assert not np.array_equal(targets, other_targets)
+
+
+def test_uniform_logits_cost_the_log_of_the_vocabulary():
+    losses = token_losses(np.zeros((2, 3, 5), np.float32), np.zeros((2, 3), np.int32))
+    assert losses.shape == (2, 3)
+    assert np.allclose(losses, np.log(5))
+
+
+def test_huge_logits_give_finite_losses():
+    logits = np.array([[[1e4, 0.0, -1e4]]], np.float32)
+    assert float(token_losses(logits, np.array([[0]]))[0, 0]) == 0
+    assert float(token_losses(logits, np.array([[1]]))[0, 0]) == 1e4

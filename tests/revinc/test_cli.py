@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import pytest
+
+from revinc import ReverseIncrement, UserError
+from revinc.cli import add_training_flags, config_from_flags, expand_steps, run_command
+from revinc.trainer import Diverged, Interrupted
+
+
+@pytest.fixture
+def parse(tmp_path):
+    """A function from flags to the config that they give, with --out set to ``run``."""
+    parser = argparse.ArgumentParser()
+    add_training_flags(parser)
+    return lambda *flags: config_from_flags(
+        parser.parse_args(["--out", str(tmp_path / "run"), *flags])
+    )
+
+
+def test_without_flags_the_preset_stands(parse, tutorial):
+    assert parse() == parse("--preset", "tutorial") == tutorial
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        ("--seed 3", {"init_seed": 3, "data_seed": 3, "split_seed": 3}),
+        ("--seed 3 --init-seed 5", {"init_seed": 5, "data_seed": 3, "split_seed": 3}),
+        ("--data-seed 5 --seed 3", {"init_seed": 3, "data_seed": 5, "split_seed": 3}),
+        ("--lr 1e-3 --steps 50 --eval-every 7", {"lr": 1e-3, "steps": 50, "eval_every": 7}),
+        ("--batch-size 8 --weight-decay 0", {"batch_size": 8, "weight_decay": 0.0}),
+        ("--b1 0.8 --b2 0.9 --adam-eps 1e-6", {"b1": 0.8, "b2": 0.9, "adam_eps": 1e-6}),
+        ("--split random --train-fraction 0.5", {"split": "random", "train_fraction": 0.5}),
+        ("--snapshots 250 10 10", {"snapshots": (10, 250)}),
+        ("--snapshots every:2000", {"snapshots": (0, 2000, 4000)}),
+        ("--snapshots every:100 --steps 250", {"snapshots": (0, 100, 200), "steps": 250}),
+        ("--snapshots 5 every:2000", {"snapshots": (0, 5, 2000, 4000)}),
+    ],
+)
+def test_training_flags_change_their_fields_alone(parse, tutorial, flags, changes):
+    assert parse(*flags.split()) == dataclasses.replace(tutorial, **changes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes"),
+    [
+        ("--normalization-type none", {"normalization_type": None}),
+        ("--normalization-type None", {"normalization_type": None}),
+        ("--normalization-type LNPre", {"normalization_type": "LNPre"}),
+        ("--attn-only", {"attn_only": True}),
+        ("--no-attn-only", {"attn_only": False}),
+        ("--dtype float64 --act-fn gelu_new --eps 1e-6", {"dtype": "float64", "act_fn": "gelu_new", "eps": 1e-6}),
+        ("--n-layers 1 --n-heads 2 --d-mlp 16", {"n_layers": 1, "n_heads": 2, "d_mlp": 16}),
+        ("--d-model 16", {"d_model": 16, "initializer_range": 0.2}),
+        ("--d-model 16 --initializer-range 0.4", {"d_model": 16, "initializer_range": 0.4}),
+        ("--n-ctx 12 --d-vocab 9", {"n_ctx": 12, "d_vocab": 9, "d_vocab_out": 9}),
+    ],
+)  # fmt: skip
+def test_model_flags_change_their_fields_and_what_derives_from_them(
+    parse, tutorial, flags, changes
+):
+    changed = dataclasses.replace(tutorial.model, **changes)
+    assert parse(*flags.split()) == dataclasses.replace(tutorial, model=changed)
+
+
+@pytest.mark.parametrize(
+    ("flags", "task", "d_vocab", "n_ctx"),
+    [
+        ("--length 5", {"length": 5}, 5, 11),
+        ("--length 2 --n-symbols 8 --batch-size 4", {"length": 2, "n_symbols": 8}, 9, 5),
+        ("--shift -1 --no-reverse", {"shift": -1, "reverse": False}, 5, 9),
+        ("--task reverse_increment --length 4", {}, 5, 9),
+        ("--length 5 --n-ctx 20 --d-vocab 7", {"length": 5}, 7, 20),
+    ],
+)
+def test_the_model_follows_the_task(parse, flags, task, d_vocab, n_ctx):
+    cfg = parse(*flags.split())
+    assert cfg.task == ReverseIncrement(**task)
+    assert (cfg.model.d_vocab, cfg.model.d_vocab_out, cfg.model.n_ctx) == (d_vocab, d_vocab, n_ctx)
+
+
+def test_resume_takes_everything_from_the_run(parse, train, cfg):
+    train("run")
+    assert parse("--resume") == cfg
+    assert parse("--resume", "--lr", "0.5") == dataclasses.replace(cfg, lr=0.5)
+    assert parse("--resume", "--snapshots", "every:30").snapshots == (0, 30, 60)
+
+
+def test_resume_of_nothing_takes_the_preset(parse, tutorial):
+    assert parse("--resume", "--steps", "50") == dataclasses.replace(tutorial, steps=50)
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["", "x", "every:", "every:0", "every:-1", "each:10", "1.5", "-1", "²", "every:³", "1:2"],
+)
+def test_a_word_that_is_no_step_is_refused_by_what_it_is(word):
+    with pytest.raises(UserError, match=r"^snapshots: .*every:100") as caught:
+        expand_steps([word], 1000)
+    assert repr(word) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (lambda args: None, 0),
+        (lambda args: 3, 3),
+        (UserError("a sentence"), 2),
+        (OSError("a sentence"), 2),
+        (Diverged("a sentence"), 1),
+        (Interrupted("a sentence"), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_a_status(capsys, outcome, status):
+    def command(args):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome(args)
+
+    parser = argparse.ArgumentParser(prog="program")
+    parser.set_defaults(command=command)
+    assert run_command(parser, []) == status
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    if isinstance(outcome, KeyboardInterrupt) and not isinstance(outcome, Interrupted):
+        assert printed.err == "program: interrupted\n"
+    elif isinstance(outcome, BaseException):
+        assert printed.err == "program: a sentence\n"
+    else:
+        assert printed.err == ""
+
+
+def test_errors_that_are_ours_are_not_hidden():
+    def command(args):
+        raise TypeError("a bug")
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(command=command)
+    with pytest.raises(TypeError, match="a bug"):
+        run_command(parser, [])
+
+
+def test_every_field_has_a_flag_with_a_help_text(parse, capsys, tutorial):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for section in tutorial.to_dict().values():
+        for field in section.keys() - {"name"}:
+            assert f"--{field.replace('_', '-')}" in text

@@ -40,9 +40,9 @@ def benchmark_command(args: argparse.Namespace) -> None:
 
 
 def timing_table(title: str, timings: dict[str, Timing], unit: str, scale: float) -> Table:
-    """Medians and ranges; the ratio is of the reference, the last one, to each."""
+    """Medians and ranges; the speed-up is over the last one, the reference."""
     table = Table("contender", title=title, title_justify="left", title_style="bold", box=None)
-    for heading in (f"median {unit}", "min .. max", "times as fast as the reference"):
+    for heading in (f"median {unit}", "min .. max", "speed-up"):
         table.add_column(heading, justify="right")
     reference = list(timings.values())[-1]
     for timing in timings.values():

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
 from benchmarks.interleaving import Timing, interleave
 from jax_revinc.engines import XlaEngine
@@ -36,13 +37,23 @@ def time_steps(rounds: int) -> dict[str, Timing]:
         losses_of(ours, cfg), losses_of(theirs, cfg), rtol=SAME_TRAINING_BOUND
     )
 
-    contenders = {
-        "JAX, compiled loop": stepper(ours, cfg, JAX_STEPS),
-        "TransformerLens 3.9": stepper(theirs, cfg, TORCH_STEPS),
-    }
+    contenders = {"JAX, compiled loop": stepper(ours, cfg, JAX_STEPS)}
+    for threads in sorted({1, torch.get_num_threads()}, reverse=True):
+        run = stepper(theirs, cfg, TORCH_STEPS)
+        contenders[f"TransformerLens 3.9, torch threads: {threads}"] = with_threads(threads, run)
     for seconds_per_step in contenders.values():
         seconds_per_step()  # compiles, warms up
     return interleave(contenders, rounds)
+
+
+def with_threads(threads: int, run: Callable[[], float]) -> Callable[[], float]:
+    """`run` on that many torch threads: on arrays this small more are not always better."""
+
+    def run_with_threads() -> float:
+        torch.set_num_threads(threads)
+        return run()
+
+    return run_with_threads
 
 
 def losses_of(engine: Engine, cfg: TrainConfig) -> np.ndarray:

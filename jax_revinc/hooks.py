@@ -120,8 +120,8 @@ def recording(inner: Tap, names: Iterable[str], record: dict[str, Array]) -> Tap
     return tap
 
 
-ATTN_NAMES = ("q", "k", "v", "z", "pattern", "attn_scores")
-MLP_NAMES = ("pre", "post")
+ATTN_NAMES = ("q", "k", "v", "z", "rot_q", "rot_k", "result", "pattern", "attn_scores")
+MLP_NAMES = ("pre", "post", "mid", "pre_linear")
 NORM_NAMES = ("scale", "normalized")
 NAME_ALIASES = {
     "attn": "pattern",
@@ -130,6 +130,7 @@ NAME_ALIASES = {
     "key": "k",
     "value": "v",
     "mlp_pre": "pre",
+    "mlp_mid": "mid",
     "mlp_post": "post",
 }
 LAYER_TYPE_ALIASES = {

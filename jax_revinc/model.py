@@ -182,7 +182,7 @@ class HookedTransformer(nnx.Module):
 
     def state_dict(self) -> StateDict:
         """The parameters as numpy arrays, by their TransformerLens names."""
-        return {name: np.asarray(param) for name, param in self.params.items()}
+        return {name: np.array(param) for name, param in self.params.items()}
 
     @with_numerics
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -235,7 +235,10 @@ def check_tokens(cfg: HookedTransformerConfig, tokens: Any) -> Int[Array, "batch
         UserError: saying what is wrong with them.
     """
     if not isinstance(tokens, jax.core.Tracer):
-        tokens = np.asarray(tokens)
+        try:
+            tokens = np.asarray(tokens)
+        except ValueError:
+            raise UserError("tokens must be sequences of one length") from None
     if not np.issubdtype(tokens.dtype, np.integer):
         raise UserError(f"tokens must be integers, not {tokens.dtype}")
     if tokens.ndim == 1:

@@ -47,9 +47,13 @@ class Run:
         """
         path = Path(path)
         record = read_config(path)
+        try:
+            config = TrainConfig.from_dict(record)
+        except UserError as error:
+            raise UserError(f"{path / CONFIG}: {error}") from error
         return cls(
             path=path,
-            config=TrainConfig.from_dict(record),
+            config=config,
             engine=record["engine"],
             versions=record["versions"],
         )
@@ -71,7 +75,8 @@ class Run:
     @property
     def snapshot_steps(self) -> list[int]:
         """The steps whose weights are kept, ascending; the first is 0."""
-        return sorted(int(file.stem) for file in (self.path / SNAPSHOTS).glob("*.safetensors"))
+        files = (self.path / SNAPSHOTS).glob("*.safetensors")
+        return sorted(int(file.stem) for file in files if file.stem.isdecimal())
 
     def state_dict(self, step: int | None = None) -> StateDict:
         """The final weights, or those after `step` updates, by their TransformerLens names.

@@ -102,7 +102,7 @@ def make_task(name: Any, **fields: Any) -> Task:
     Raises:
         UserError: if the name or one of the fields is unknown.
     """
-    if name not in TASKS:
+    if not isinstance(name, str) or name not in TASKS:
         hint = near_names(str(name), TASKS)
         raise UserError(f"task {name!r} is unknown{hint} (known: {', '.join(TASKS)})")
     task_type = TASKS[name]

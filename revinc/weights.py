@@ -110,7 +110,7 @@ def read_safetensors(path: Path) -> StateDict:
         raise UserError(f"{path} does not exist")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError) as error:  # numpy has no float8
         raise UserError(
             f"{path} is no readable safetensors file; it is truncated or of another format ({error})"
         ) from error

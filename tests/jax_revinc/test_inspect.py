@@ -1,0 +1,141 @@
+"""``inspect`` and ``report``: what they print of a run, and what they refuse."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+
+from jax_revinc import Run, TrainConfig, train
+from jax_revinc.__main__ import make_parser
+from revinc.cli import run_command
+from revinc.dataset import make_dataset
+
+
+@pytest.fixture
+def inspect(short_run, capsys, monkeypatch):
+    """A function that inspects the short run with flags: its exit status, its output, its errors."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*flags, command="inspect", folder=short_run.path):
+        status = run_command(make_parser(), [command, str(folder), *map(str, flags)])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+def numbers(line):
+    """The numbers of a row: the words after its label that are decimals."""
+    return [float(word) for word in line.split() if word.lstrip("-").replace(".", "", 1).isdigit()]
+
+
+def rows_below(printed, title, n_rows):
+    lines = printed.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.strip() == title)
+    return np.array([numbers(line) for line in lines[start + 2 : start + 2 + n_rows]])
+
+
+def test_it_prints_the_patterns_outputs_and_weights_of_the_first_holdout_sample(inspect, short_run):
+    status, printed, _ = inspect()
+    assert status == 0
+
+    dataset = make_dataset(short_run.config)
+    sample = dataset.tokens[dataset.holdout_rows[0]]
+    model = short_run.model()
+    _, cache = model.run_with_cache(sample[None, :-1])
+    assert printed.strip().startswith("BOS x0=3 x1=0 x2=2 x3=0 y0=1 y1=3 y2=1  predicts  y0=")
+    for layer in (0, 1):
+        shown = rows_below(printed, f"blocks.{layer}.attn.hook_pattern, head 0", 8)
+        np.testing.assert_allclose(shown, cache["pattern", layer][0, 0], atol=5.1e-4)
+        shown = rows_below(printed, f"blocks.{layer}.hook_mlp_out", 8)
+        np.testing.assert_allclose(shown, cache["mlp_out", layer][0], atol=5.1e-4)
+        shown = rows_below(printed, f"blocks.{layer}.mlp.W_in", 4)[:, 1:]
+        np.testing.assert_allclose(shown, np.asarray(model.blocks[layer].mlp.W_in), atol=5.1e-4)
+
+
+def test_predicting_rows_name_what_they_predict(inspect):
+    _, printed, _ = inspect("--layer", 0)
+    lines = printed.splitlines()
+    start = lines.index(next(line for line in lines if "hook_pattern" in line))
+    last_words = [line.split()[-1] for line in lines[start + 2 : start + 10]]
+    assert last_words[4:] == ["y0", "y1", "y2", "y3"]
+    assert last_words[3] == "0.000"
+
+
+def test_layers_and_samples_can_be_chosen(inspect):
+    _, printed, _ = inspect("--layer", 1, "--sample", 2, 5)
+    assert "blocks.0" not in printed
+    assert printed.count("blocks.1.attn.hook_pattern, head 0") == 2
+    assert "x2=2 x3=2" in printed
+    assert "x2=3 x3=1" in printed
+
+
+def test_any_activation_of_any_tokens_can_be_printed(inspect, short_run):
+    _, printed, _ = inspect("--tokens", 4, 0, 1, "--hook", "blocks.1.attn.hook_q")
+    _, cache = short_run.model().run_with_cache(np.array([[4, 0, 1]]))
+    shown = rows_below(printed, "blocks.1.attn.hook_q, head 0", 3)
+    np.testing.assert_allclose(shown, cache["q", 1][0, :, 0], atol=5.1e-4)
+    assert "pattern" not in printed
+
+
+def test_a_snapshot_can_be_inspected(inspect):
+    assert inspect("--step", 150)[1] != inspect()[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--hook", "blocks.0.hook_pattern"],
+            "there is no hook 'blocks.0.hook_pattern'; did you mean",
+        ),
+        (["--tokens", 4, 0, 9], "token ids must lie in 0..4 (d_vocab=5); found 9"),
+        (["--tokens", 4, -1], "token ids must lie in 0..4 (d_vocab=5); found -1"),
+        (["--tokens", *[0] * 10], "sequences of 10 tokens are longer than n_ctx=9"),
+        (["--layer", 2], "layer 2 does not exist; there are 2"),
+        (["--head", 1], "head 1 does not exist; there are 1"),
+        (["--sample", 56], "holdout sample 56 does not exist; there are 56"),
+        (["--step", 100], "has no snapshot of step 100 (kept: 0, 150, 300)"),
+    ],
+)
+def test_bad_input_gets_one_sentence(inspect, flags, message):
+    status, _, error = inspect(*flags)
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["inspect", "report"])
+@pytest.mark.parametrize("damage", ["missing", "truncated", "foreign", "unfinished"])
+def test_a_damaged_run_gets_one_sentence(inspect, short_run, tmp_path, command, damage):
+    copy = tmp_path / "copy"
+    shutil.copytree(short_run.path, copy)
+    weights = copy / "weights.safetensors"
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "foreign":
+        weights.write_bytes(b"\x80\x04\x95 a pickle, perhaps")
+    elif damage == "unfinished":
+        weights.unlink()
+    folder = tmp_path / "nowhere" if damage == "missing" else copy
+    status, _, error = inspect(command=command, folder=folder)
+    assert status == 2
+    assert error.count("\n") == 1
+    assert str(folder) in error
+
+
+def test_attention_only_models_have_no_mlp_to_print(inspect, tmp_path):
+    cfg = TrainConfig(steps=5, model=TrainConfig().model.replace(attn_only=True))
+    run = train(cfg, tmp_path / "run")
+    status, printed, _ = inspect(folder=run.path)
+    assert status == 0
+    assert "mlp" not in printed
+
+
+def test_report_writes_the_page_anew(inspect, short_run):
+    (short_run.path / "report.html").unlink(missing_ok=True)
+    status, printed, _ = inspect(command="report")
+    assert status == 0
+    assert str(short_run.path / "report.html") in printed
+    assert (Run.load(short_run.path).path / "report.html").stat().st_size > 100_000

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.hooks import select_names
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
 from revinc.cli import add_training_flags, config_from_flags, run_command
@@ -49,13 +48,14 @@ def inspect_command(args: argparse.Namespace) -> None:
         if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
     ]
     tokens = np.array([args.tokens]) if args.tokens else holdout_samples(run, args.sample)
-    logits, cache = model.run_with_cache(tokens, select_names(names, list(model.hook_dict)))
+    logits, cache = model.run_with_cache(tokens, names_filter=names)
     console = Console(highlight=False)
     for i, sequence in enumerate(tokens):
         console.print(f"\n[bold]{prediction_sentence(task, sequence, np.asarray(logits[i]))}")
         for name in names:
             activation = np.asarray(cache[name][i])
-            console.print(*activation_tables(name, activation, task, sequence, args.head), sep="\n")
+            heads = args.head if args.hook or activation.ndim == 3 else None
+            console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
     for layer in () if args.hook or cfg.attn_only else layers:
         console.print(*weight_tables(model, layer), sep="\n")
 
@@ -81,15 +81,17 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_run(inspect, inspect_command)
     numbers: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
-    inspect.add_argument("--layer", **numbers, help="layers (default: all)")
+    what = inspect.add_mutually_exclusive_group()
+    what.add_argument("--layer", **numbers, help="layers (default: all)")
+    what.add_argument(
+        "--hook", nargs="+", metavar="NAME", help="these activations instead of the usual ones"
+    )
     inspect.add_argument("--head", **numbers, help="heads (default: all)")
-    inspect.add_argument(
+    of = inspect.add_mutually_exclusive_group()
+    of.add_argument(
         "--sample", **numbers, default=[0], help="holdout samples, counted from 0 (default: 0)"
     )
-    inspect.add_argument("--tokens", **numbers, help="token ids to feed instead of a sample")
-    inspect.add_argument(
-        "--hook", nargs="+", metavar="NAME", help="print these activations instead"
-    )
+    of.add_argument("--tokens", **numbers, help="token ids to feed instead of a sample")
     inspect.add_argument("--step", type=int, metavar="N", help="a snapshot instead of the end")
 
     report = commands.add_parser("report", help="write the run's page anew")

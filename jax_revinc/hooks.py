@@ -51,7 +51,10 @@ class HookPoint:
 
 
 class HookFunction(Protocol):
-    """``fn(activation, hook)``: returns the new activation, or None to leave it."""
+    """``fn(activation, hook)``: returns the new activation, or None to leave it.
+
+    As in TransformerLens, `hook` is passed by keyword, so the parameter must have that name.
+    """
 
     def __call__(self, activation: Array, /, *, hook: HookPoint) -> Array | None: ...
 
@@ -72,11 +75,15 @@ def select_names(names_filter: NamesFilter, known: Sequence[str]) -> list[str]:
         if not picked:
             raise UserError(f"the filter picks none of the {len(known)} hook names")
         return picked
-    names = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+    names = [names_filter] if isinstance(names_filter, str) else names_filter
+    if not isinstance(names, list | tuple | set) or not all(isinstance(n, str) for n in names):
+        raise UserError(f"name hooks by a string, strings, or a predicate, not {names_filter!r}")
     for name in names:
         if name not in known:
-            raise UserError(f"there is no hook {name!r}{near_names(name, known)}")
-    return names
+            full = get_act_name(name)  # shorthands such as "pattern0" are for caches only
+            hint = f"; did you mean {full}?" if full in known else near_names(name, known)
+            raise UserError(f"there is no hook {name!r}{hint}")
+    return list(names)
 
 
 def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
@@ -86,7 +93,10 @@ def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
         UserError: for an unknown name, or (when the model runs) a hook that changes a shape.
     """
     functions: dict[str, list[HookFunction]] = {}
-    for names_filter, function in fwd_hooks:
+    for pair in fwd_hooks:
+        if not (isinstance(pair, tuple | list) and len(pair) == 2 and callable(pair[1])):
+            raise UserError(f"fwd_hooks must be (name, function) pairs in a list, not {pair!r}")
+        names_filter, function = pair
         for name in select_names(names_filter, known):
             functions.setdefault(name, []).append(function)
 

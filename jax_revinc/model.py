@@ -1,4 +1,4 @@
-"""The transformer, with TransformerLens 3.9's semantics, names and methods."""
+"""The transformer: TransformerLens 3.9's semantics, names, hooks and cache."""
 
 from __future__ import annotations
 
@@ -65,23 +65,25 @@ class HookedTransformer(nnx.Module):
         cfg: HookedTransformerConfig,
         *,
         rngs: nnx.Rngs | None = None,
-        params: Mapping[str, Array] | None = None,
+        params: Mapping[str, Array | np.ndarray] | None = None,
     ) -> None:
+        if rngs is not None and not isinstance(rngs, nnx.Rngs):
+            raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
         if (rngs is None) == (params is None):
             raise UserError("give HookedTransformer either rngs or params")
         with numerics(cfg):
             drawn = params if rngs is None else init_params(cfg, rngs.params())
-            params = {name: jnp.asarray(array) for name, array in (drawn or {}).items()}
-        check_shapes(cfg, {name: array.shape for name, array in params.items()}, "params")
+            arrays = {name: as_floats(cfg, name, array) for name, array in (drawn or {}).items()}
+        check_shapes(cfg, {name: array.shape for name, array in arrays.items()}, "params")
         block_type = AttentionBlock if cfg.attn_only else TransformerBlock
         self.cfg = cfg
-        self.embed = Embed(within(params, "embed"))
-        self.pos_embed = PosEmbed(within(params, "pos_embed"))
+        self.embed = Embed(within(arrays, "embed"))
+        self.pos_embed = PosEmbed(within(arrays, "pos_embed"))
         self.blocks = nnx.List(
-            block_type(cfg, within(params, f"blocks.{layer}")) for layer in range(cfg.n_layers)
+            block_type(cfg, within(arrays, f"blocks.{layer}")) for layer in range(cfg.n_layers)
         )
-        self.ln_final = make_norm(cfg, within(params, "ln_final"))
-        self.unembed = Unembed(within(params, "unembed"))
+        self.ln_final = make_norm(cfg, within(arrays, "ln_final"))
+        self.unembed = Unembed(within(arrays, "unembed"))
 
     @with_numerics
     def __call__(
@@ -95,7 +97,7 @@ class HookedTransformer(nnx.Module):
 
         Args:
             tokens: ids [batch, pos], or [pos] for a batch of one. Ids outside the vocabulary raise
-                when they are concrete; under jit they can't be seen and JAX clamps them.
+                when they are concrete; under jit they can't be seen: JAX wraps negative ids and clamps others.
             return_type: "logits" [batch, pos, d_vocab_out]; "loss", the mean cross-entropy in nats of
                 every next token; "both", an `Output`; None runs the blocks for their hooks' sake.
             loss_per_token: the loss as [batch, pos - 1] instead of its mean.
@@ -119,6 +121,8 @@ class HookedTransformer(nnx.Module):
         logits_BPV = self.unembed(resid_BPM, scoped(tap, "unembed"))
         if return_type == "logits":
             return logits_BPV
+        if self.cfg.d_vocab_out < self.cfg.d_vocab:
+            check_range(tokens_BP[:, 1:], self.cfg.d_vocab_out, "d_vocab_out")
         loss = next_token_loss(logits_BPV, tokens_BP, loss_per_token)
         return loss if return_type == "loss" else Output(logits_BPV, loss)
 
@@ -130,9 +134,10 @@ class HookedTransformer(nnx.Module):
     def run_with_hooks(
         self,
         tokens: Tokens,
-        fwd_hooks: FwdHooks = (),
         return_type: ReturnType = "logits",
         loss_per_token: bool = False,
+        *,
+        fwd_hooks: FwdHooks = (),
     ) -> Any:
         """The forward pass with hook functions applied. They last for this call.
 
@@ -151,10 +156,11 @@ class HookedTransformer(nnx.Module):
     def run_with_cache(
         self,
         tokens: Tokens,
-        names_filter: NamesFilter = None,
-        fwd_hooks: FwdHooks = (),
         return_type: ReturnType = "logits",
         loss_per_token: bool = False,
+        *,
+        names_filter: NamesFilter = None,
+        fwd_hooks: FwdHooks = (),
         remove_batch_dim: bool = False,
     ) -> tuple[Any, ActivationCache]:
         """The forward pass, and the activations that `names_filter` picks (all by default).
@@ -163,12 +169,17 @@ class HookedTransformer(nnx.Module):
         `remove_batch_dim` the activations of a batch of one lose that axis.
 
         Raises:
-            UserError: for an unknown hook name, or `remove_batch_dim` on a larger batch.
+            UserError: for an unknown hook name, one that `return_type` keeps from being reached, or
+                `remove_batch_dim` on a larger batch.
         """
         known = hook_names(self.cfg)
         record: dict[str, Array] = {}
-        tap = recording(editing(fwd_hooks, known), select_names(names_filter, known), record)
+        wanted = select_names(names_filter, known)
+        tap = recording(editing(fwd_hooks, known), wanted, record)
         out = self(tokens, return_type, loss_per_token, tap)
+        absent = [name for name in wanted if name not in record]
+        if absent and names_filter is not None:
+            raise UserError(f"return_type={return_type} stops before {', '.join(absent)}")
         if remove_batch_dim:
             if any(len(activation) != 1 for activation in record.values()):
                 raise UserError("remove_batch_dim needs a batch of one sequence")
@@ -193,6 +204,14 @@ class HookedTransformer(nnx.Module):
         """
         for name, value in check_state_dict(self.cfg, state_dict).items():
             find_param(self, name)[...] = jnp.asarray(value)
+
+
+def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:
+    """A floating-point parameter as an array of ``cfg.dtype``; anything else is a UserError."""
+    array = jnp.asarray(array)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise UserError(f"parameter {name} holds {array.dtype}, not floats")
+    return array.astype(cfg.dtype)
 
 
 def find_param(model: HookedTransformer, name: str) -> nnx.Param[Array]:
@@ -247,11 +266,15 @@ def check_tokens(cfg: HookedTransformerConfig, tokens: Any) -> Int[Array, "batch
         raise UserError(f"tokens must have shape [batch, pos], not {list(tokens.shape)}")
     if tokens.shape[1] > cfg.n_ctx:
         raise UserError(f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}")
-    if isinstance(tokens, np.ndarray) and tokens.size:
-        low, high = tokens.min(), tokens.max()
-        if low < 0 or high >= cfg.d_vocab:
-            raise UserError(
-                f"token ids must lie in 0..{cfg.d_vocab - 1} (d_vocab={cfg.d_vocab}); "
-                f"found {low if low < 0 else high}"
-            )
+    check_range(tokens, cfg.d_vocab, "d_vocab")
     return jnp.asarray(tokens)
+
+
+def check_range(tokens: Any, size: int, field: str) -> None:
+    """Raise a UserError unless all ids lie in ``0..size-1``. Traced ids can't be seen, and pass."""
+    if isinstance(tokens, jax.core.Tracer) or not tokens.size:
+        return
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= size:
+        found = low if low < 0 else high
+        raise UserError(f"token ids must lie in 0..{size - 1} ({field}={size}); found {found}")

@@ -17,12 +17,15 @@ R = TypeVar("R")
 
 @contextmanager
 def numerics(cfg: HookedTransformerConfig) -> Iterator[None]:
-    """Within it JAX computes as `cfg` says: float64 if it asks for it, float32 without TF32 if not.
+    """Within it JAX computes as `cfg` says: float64 if it asks for it, else float32.
+
+    Products are of full precision (a GPU would take TF32), unless ``jax_default_matmul_precision`` is set.
 
     Wrap your own ``jax.jit`` calls on a float64 model in it; the model's methods do it themselves.
     """
     wide = jax.enable_x64(True) if cfg.dtype == "float64" else nullcontext()
-    with wide, jax.default_matmul_precision("highest"):
+    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    with wide, jax.default_matmul_precision(asked or "highest"):
         yield
 
 

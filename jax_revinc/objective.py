@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from jax_revinc.model import HookedTransformer
 from revinc import HookedTransformerConfig
@@ -18,15 +17,15 @@ def predictions(
     cfg: HookedTransformerConfig,
     params: Params,
     tokens: Int[Array, "batch seq"],
-    loss_mask: Bool[np.ndarray, " seq"],
+    predicted: tuple[int, ...],
 ) -> tuple[Float[Array, "batch n_predicted d_vocab_out"], Int[Array, "batch n_predicted"]]:
-    """The logits that predict the tokens under `loss_mask`, and those tokens.
+    """The logits that predict the tokens at positions `predicted`, and those tokens.
 
     The model is fed all tokens but the last; the logits at position p predict token p + 1.
     """
-    predicted = np.flatnonzero(loss_mask)
     logits = HookedTransformer(cfg, params=params)(tokens[:, :-1])
-    return logits[:, predicted - 1], tokens[:, predicted]
+    at = jnp.array(predicted)
+    return logits[:, at - 1], tokens[:, at]
 
 
 def token_losses(
@@ -41,7 +40,7 @@ def mean_loss(
     cfg: HookedTransformerConfig,
     params: Params,
     tokens: Int[Array, "batch seq"],
-    loss_mask: Bool[np.ndarray, " seq"],
+    predicted: tuple[int, ...],
 ) -> Float[Array, ""]:
     """The training loss: mean cross-entropy over every predicted token of every example."""
-    return token_losses(*predictions(cfg, params, tokens, loss_mask)).mean()
+    return token_losses(*predictions(cfg, params, tokens, predicted)).mean()

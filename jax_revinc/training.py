@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 
 from jax_revinc.engines import XlaEngine
 from jax_revinc.init import init_params
@@ -14,8 +13,9 @@ from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
 from revinc import TrainConfig, runs
 from revinc.console import Reporter
+from revinc.engine import Engine
 from revinc.trainer import run_training
-from revinc.weights import StateDict, check_state_dict, parameter_shapes
+from revinc.weights import StateDict, parameter_shapes
 
 
 class Run(runs.Run):
@@ -23,9 +23,7 @@ class Run(runs.Run):
 
     def model(self, step: int | None = None) -> HookedTransformer:
         """The trained model, or the model after `step` updates if that snapshot was kept."""
-        model = HookedTransformer(self.config.model, rngs=nnx.Rngs(0))
-        model.load_state_dict(self.state_dict(step))
-        return model
+        return HookedTransformer(self.config.model, params=self.state_dict(step))
 
 
 def train(
@@ -35,15 +33,17 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     init: StateDict | None = None,
+    engine: Engine | None = None,
     reporter: Reporter | None = None,
 ) -> Run:
     """Train `cfg` and write the run folder `out`.
 
     Args:
-        resume: go on with the run in `out` if there is one; its end is bit for bit that of an
-            uninterrupted run on the same machine.
+        resume: go on with the run in `out` if there is one; on a CPU its end is bit for bit that
+            of an uninterrupted run on the same machine.
         overwrite: replace the run in `out`.
         init: initial weights, instead of drawing them from ``cfg.init_seed``.
+        engine: what executes the run; XLA by default.
         reporter: where progress is shown; silent by default.
 
     Raises:
@@ -51,13 +51,15 @@ def train(
         Diverged: if the loss becomes NaN or infinite.
     """
     out = Path(out)
-    engine = XlaEngine(cfg)
-
-    def first_weights() -> StateDict:
-        return draw_weights(cfg) if init is None else check_state_dict(cfg.model, init, "init")
-
     run_training(
-        cfg, engine, first_weights, out, resume, overwrite, reporter or Reporter(quiet=True)
+        cfg,
+        engine or XlaEngine(cfg),
+        lambda: draw_weights(cfg),
+        out,
+        init,
+        resume,
+        overwrite,
+        reporter or Reporter(quiet=True),
     )
     return Run.load(out)
 

@@ -7,42 +7,56 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from parity.forward import Comparison, compare_forward
+from jax_revinc import Run
+from parity.bridge import to_transformer_lens
+from parity.levels import MEASURES, Level, check_level, check_names
+from parity.sides import Question
 from revinc.cli import run_command
 from revinc.config import DTYPES
-from revinc.runs import Run
+from revinc.tasks import predicted_positions
+
+LEVELS = ("L0", *MEASURES)
 
 
 def check_command(args: argparse.Namespace) -> int:
     run = Run.load(args.run)
     task, console = run.config.task, Console(highlight=False)
-    verdicts = []
-    for dtype in args.dtype:
-        comparisons = compare_forward(
-            run.config.model, run.state_dict(), task.sequences(), task.loss_mask(), dtype
-        )
-        passed = all(comparison.passed for comparison in comparisons)
-        console.print(comparison_table(comparisons, dtype))
-        console.print(
-            f"{'PASS' if passed else 'FAIL'}  {dtype}: {len(comparisons)} tensors over all "
-            f"{len(task.sequences())} sequences, JAX against TransformerLens 3.9\n"
-        )
-        verdicts.append(passed)
-    return 0 if all(verdicts) else 1
+    ours = run.model()
+    theirs = to_transformer_lens(ours)
+    question = Question(task.sequences(), predicted_positions(task))
+    parts = [(name, dtype) for name in args.levels if name in MEASURES for dtype in args.dtype]
+    levels = [check_names(ours, theirs, question)] if "L0" in args.levels else []
+    for name, dtype in track(parts, "comparing", console=console, transient=True):
+        levels.append(check_level(name, ours, theirs, question, dtype))
+    for level in levels:
+        show(console, level)
+    return 0 if all(level.passed for level in levels) else 1
 
 
-def comparison_table(comparisons: list[Comparison], dtype: str) -> Table:
-    """A row per tensor, in execution order."""
-    table = Table("tensor", "shape", box=None, title=dtype, title_justify="left")
+def show(console: Console, level: Level) -> None:
+    """A row per tensor, then what else there is to say, then the verdict."""
+    if level.name != "L0":
+        console.print(comparison_table(level))
+    for remark in level.remarks:
+        console.print(remark, soft_wrap=True)
+    verdict = "PASS" if level.passed else "FAIL"
+    counted = f"{len(level.comparisons)} tensors, {len(level.failures)} differ"
+    console.print(f"{verdict}  {level.title}, {level.dtype}: {counted}\n", soft_wrap=True)
+
+
+def comparison_table(level: Level) -> Table:
+    """Errors and bounds of a level, in execution order."""
+    title = f"{level.title}, {level.dtype}"
+    table = Table("tensor", "shape", box=None, title=title, title_justify="left")
     for heading in ("error", "bound", "verdict"):
         table.add_column(heading, justify="right")
-    for row in comparisons:
+    for row in level.comparisons:
         verdict = "ok" if row.passed else "[bold red]FAIL[/]"
-        table.add_row(
-            row.name, str(list(row.shape)), f"{row.error:.1e}", f"{row.bound:.1e}", verdict
-        )
+        label = f"{row.name} ({row.note})" if row.note else row.name
+        table.add_row(label, str(list(row.shape)), f"{row.error:.1e}", f"{row.bound:.1e}", verdict)
     return table
 
 
@@ -53,6 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
     check.add_argument(
         "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"], help="default: both"
+    )
+    check.add_argument(
+        "--levels", nargs="+", choices=LEVELS, default=list(LEVELS), help="default: all"
     )
     check.set_defaults(command=check_command)
     return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import transformer_lens
-from flax import nnx
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
 from torch_reference.model import make_model, read_weights, write_weights
@@ -28,9 +27,7 @@ def from_transformer_lens(model: transformer_lens.HookedTransformer) -> HookedTr
         UserError: if its config has a field whose value is not implemented here.
     """
     cfg = config_from_transformer_lens(model.cfg)
-    ours = HookedTransformer(cfg, rngs=nnx.Rngs(0))
-    ours.load_state_dict(read_weights(model, cfg))
-    return ours
+    return HookedTransformer(cfg, params=read_weights(model, cfg))
 
 
 def config_from_transformer_lens(

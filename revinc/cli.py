@@ -63,22 +63,27 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     training.add_argument(
         "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
     )
-    _add_fields(training, TrainConfig, train_fields())
+    defaults = PRESETS[DEFAULT_PRESET]
+    _add_fields(training, TrainConfig, train_fields(), defaults)
     task = parser.add_argument_group("task")
     task.add_argument("--task", default=argparse.SUPPRESS, help=f"one of: {', '.join(TASKS)}")
     for task_type in TASKS.values():
-        _add_fields(task, task_type, dataclasses.fields(task_type))
+        _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task)
     model = parser.add_argument_group("model (names as in TransformerLens)")
-    _add_fields(model, HookedTransformerConfig, dataclasses.fields(HookedTransformerConfig))
+    fields = dataclasses.fields(HookedTransformerConfig)
+    _add_fields(model, HookedTransformerConfig, fields, defaults.model)
 
 
 def _add_fields(
-    group: argparse._ArgumentGroup, owner: type, fields: Iterable[dataclasses.Field[Any]]
+    group: argparse._ArgumentGroup,
+    owner: type,
+    fields: Iterable[dataclasses.Field[Any]],
+    defaults: object,
 ) -> None:
     hints = typing.get_type_hints(owner)
     for field in fields:
         flag = "--" + field.name.replace("_", "-")
-        help_text = field.metadata.get("help")
+        help_text = _help(field, defaults)
         if hints[field.name] is bool:
             group.add_argument(
                 flag,
@@ -95,6 +100,10 @@ def _add_fields(
             group.add_argument(
                 flag, type=parse, metavar=_metavar(parse), default=argparse.SUPPRESS, help=help_text
             )
+
+
+def _help(field: dataclasses.Field[Any], defaults: object) -> str:
+    return f"{field.metadata['help']} (tutorial: {getattr(defaults, field.name, None)})"
 
 
 def _metavar(parse: Any) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from dataclasses import dataclass
 from typing import Any, cast
 
 from revinc.errors import UserError, near_names
 from revinc.fields import DERIVED, described
-from revinc.tasks import ReverseIncrement, Task, make_task
+from revinc.tasks import TASKS, ReverseIncrement, Task, make_task
 from revinc.validation import require_bool, require_choice, require_int, require_number
 
 ACT_FNS = ("relu", "gelu", "gelu_new", "silu")
@@ -33,9 +34,11 @@ class HookedTransformerConfig:
     d_head: int = described(help="width of each attention head")
     n_ctx: int = described(help="longest sequence, in tokens")
     d_vocab: int = described(help="number of input tokens")
-    n_heads: int = described(DERIVED, help="attention heads (derived: d_model // d_head)")
-    d_mlp: int = described(DERIVED, help="width of the MLP (derived: 4 * d_model)")
-    d_vocab_out: int = described(DERIVED, help="number of output tokens (derived: d_vocab)")
+    n_heads: int = described(
+        DERIVED, help="attention heads (left out of a config: d_model // d_head)"
+    )
+    d_mlp: int = described(DERIVED, help="width of the MLP (left out of a config: 4 * d_model)")
+    d_vocab_out: int = described(DERIVED, help="number of output tokens (follows d_vocab)")
     act_fn: str = described("relu", help=f"MLP activation: {', '.join(ACT_FNS)}")
     attn_only: bool = described(False, help="leave the MLPs out")
     normalization_type: str | None = described("LN", help="LN, LNPre (no weights) or None")
@@ -44,7 +47,7 @@ class HookedTransformerConfig:
     attention_dir: str = described("causal", help="causal: no position sees a later one")
     init_mode: str = described("gpt2", help="gpt2: weights normal, biases zero")
     initializer_range: float = described(
-        DERIVED, help="standard deviation of initial weights (derived: 0.8 / sqrt(d_model))"
+        DERIVED, help="standard deviation of initial weights (follows d_model: 0.8 / sqrt(d_model))"
     )
     dtype: str = described("float32", help="float32 or float64")
 
@@ -165,6 +168,11 @@ class TrainConfig:
         self._check_task_fits()
 
     def _check_task_fits(self) -> None:
+        if TASKS.get(self.task.name) is not type(self.task):
+            raise UserError(
+                f"task {self.task.name!r} is not registered, so a run of it could not be read again; "
+                f"first: revinc.tasks.TASKS[{self.task.name!r}] = {type(self.task).__name__}"
+            )
         sequences = self.task.sequences()
         n_sequences, length = sequences.shape
         n_tokens = len(self.task.vocabulary)
@@ -173,11 +181,15 @@ class TrainConfig:
                 f"n_ctx={self.model.n_ctx} is shorter than the task's sequences of {length} tokens; "
                 f"set n_ctx to at least {length}"
             )
-        for field in ("d_vocab", "d_vocab_out"):
-            if getattr(self.model, field) < n_tokens:
+        n_outputs = int(sequences[:, self.task.loss_mask()].max()) + 1
+        for field, needed, what in (
+            ("d_vocab", n_tokens, "vocabulary"),
+            ("d_vocab_out", n_outputs, "outputs"),
+        ):
+            if getattr(self.model, field) < needed:
                 raise UserError(
-                    f"{field}={getattr(self.model, field)} is smaller than the task's vocabulary of "
-                    f"{n_tokens} tokens; set {field} to at least {n_tokens}"
+                    f"{field}={getattr(self.model, field)} is smaller than the task's {what} of "
+                    f"{needed} tokens; set {field} to at least {needed}"
                 )
         n_train = self.n_train
         if not 0 < n_train < n_sequences:
@@ -198,6 +210,7 @@ class TrainConfig:
 
     def with_seed(self, seed: int) -> TrainConfig:
         """The same run with all three seeds set to `seed`."""
+        seed = operator.index(seed)  # numpy's integers too
         return dataclasses.replace(self, init_seed=seed, data_seed=seed, split_seed=seed)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

@@ -8,16 +8,17 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from revinc.config import TrainConfig
-from revinc.random import philox_words
+from revinc.philox import philox_words
+from revinc.tasks import predicted_positions
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """All sequences of a task; exactly one of the two masks is true for each."""
+    """All sequences of a task, each in one of two splits, and the positions whose token is asked for."""
 
     tokens: Int[np.ndarray, "n_sequences seq"]
     train_mask: Bool[np.ndarray, " n_sequences"]
-    loss_mask: Bool[np.ndarray, " seq"]
+    predicted: tuple[int, ...]
 
     @property
     def holdout_mask(self) -> Bool[np.ndarray, " n_sequences"]:
@@ -43,4 +44,4 @@ def make_dataset(cfg: TrainConfig) -> Dataset:
         order = np.argsort(words, kind="stable")
     train_mask = np.zeros(len(tokens), dtype=bool)
     train_mask[order[: cfg.n_train]] = True
-    return Dataset(tokens=tokens, train_mask=train_mask, loss_mask=cfg.task.loss_mask())
+    return Dataset(tokens=tokens, train_mask=train_mask, predicted=predicted_positions(cfg.task))

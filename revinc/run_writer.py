@@ -17,7 +17,7 @@ from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig, differences
 from revinc.errors import UserError
 from revinc.runs import Run
-from revinc.weights import StateDict, read_safetensors, save_state_dict
+from revinc.weights import StateDict, check_state_dict, read_safetensors, save_state_dict
 
 RECORDED_PACKAGES = ("jax-revinc", "numpy", "jax", "flax", "optax", "torch", "transformer-lens")
 
@@ -27,12 +27,12 @@ OUR_FILES = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOI
 class RunWriter:
     """Claims a folder for one run and writes it. Use it as a context manager: it holds a lock.
 
-    A new run begins with `draw_weights` as its snapshot of step 0, so that a resume never draws.
+    A new run begins with `init`, or else `draw_weights()`, as its snapshot of step 0: a resume never draws.
 
     Raises:
         UserError: if the folder holds a run and neither `resume` nor `overwrite` is asked for; if it
-            holds something else; if another process is writing it; or if the run that would be
-            resumed has another config or engine.
+            holds something else; if another process is writing it; if `init` does not fit the config;
+            or if the run that would be resumed has another config, engine or beginning.
     """
 
     def __init__(
@@ -41,28 +41,41 @@ class RunWriter:
         config: TrainConfig,
         engine: dict[str, str],
         draw_weights: Callable[[], StateDict],
+        init: StateDict | None = None,
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
+        if resume and overwrite:
+            raise UserError("resume and overwrite exclude each other; choose one")
         self.path = path
-        claim_folder(path, resume, overwrite)
+        make_folder(path)
         self._lock = FileLock(path / runs.LOCK, timeout=0)
         try:
             self._lock.acquire()
         except Timeout as error:
             raise UserError(f"{path} is being written by another process") from error
         try:
-            if resume and (path / runs.CONFIG).exists():
-                check_same_run(Run.load(path), config, engine)
+            # Only now: until the lock was ours another process may have finished a run here.
+            self.resumed = resume and (path / runs.CONFIG).exists()
+            if init is not None:
+                init = check_state_dict(config.model, init, "init")
+            if self.resumed:
+                check_same_run(Run.load(path), config, engine, init)
             else:
-                self._begin(config, engine, draw_weights())
-            for leftover in path.rglob(f"*{TEMPORARY_SUFFIX}"):
+                refuse_to_replace(path, overwrite)
+                weights = draw_weights() if init is None else init
+                self._begin(config, engine, weights, "init_seed" if init is None else "given")
+            for name in OUR_FILES:
+                (path / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
+            for leftover in (path / runs.SNAPSHOTS).glob(f"*{TEMPORARY_SUFFIX}"):
                 leftover.unlink()
         except BaseException:
             self._lock.release()
             raise
 
-    def _begin(self, config: TrainConfig, engine: dict[str, str], weights: StateDict) -> None:
+    def _begin(
+        self, config: TrainConfig, engine: dict[str, str], weights: StateDict, source: str
+    ) -> None:
         # The config comes last and goes first: only a folder that has one is a run.
         for name in OUR_FILES:
             (self.path / name).unlink(missing_ok=True)
@@ -72,6 +85,7 @@ class RunWriter:
         record = {
             "format_version": runs.FORMAT_VERSION,
             "engine": engine,
+            "initial_weights": source,
             "versions": installed_versions(),
             **config.to_dict(),
         }
@@ -121,23 +135,25 @@ class RunWriter:
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
 
 
-def claim_folder(path: Path, resume: bool, overwrite: bool) -> None:
-    """Make sure that `path` is a folder in which a run may be written; create it if need be."""
-    if resume and overwrite:
-        raise UserError("resume and overwrite exclude each other; choose one")
+def make_folder(path: Path) -> None:
+    """Create `path` if need be; raise a UserError if it is a file or holds what belongs to no run."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; choose a folder for the run")
-    is_run = (path / runs.CONFIG).is_file()
-    if is_run and not (resume or overwrite):
+    if path.is_dir() and not (path / runs.CONFIG).is_file() and not is_remnant(path):
+        raise UserError(f"{path} holds files that belong to no run; choose another --out")
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def refuse_to_replace(path: Path, overwrite: bool) -> None:
+    """Raise a UserError if `path` holds a run that is not to be overwritten, or is no run at all."""
+    if not (path / runs.CONFIG).exists():
+        return
+    if not overwrite:
         raise UserError(
             f"{path} already holds a run; pass --resume to go on with it, --overwrite to replace it, "
             "or choose another --out"
         )
-    if not is_run and path.is_dir() and not is_remnant(path):
-        raise UserError(f"{path} holds files that belong to no run; choose another --out")
-    if is_run and overwrite:
-        runs.read_config(path)  # refuses to delete what some other program calls config.json
-    path.mkdir(parents=True, exist_ok=True)
+    runs.read_record(path)  # a config.json of some other program is none of ours to delete
 
 
 def is_remnant(folder: Path) -> bool:
@@ -146,7 +162,9 @@ def is_remnant(folder: Path) -> bool:
     return not names or (runs.LOCK in names and names <= {runs.LOCK, runs.SNAPSHOTS, *OUR_FILES})
 
 
-def check_same_run(run: Run, config: TrainConfig, engine: dict[str, str]) -> None:
+def check_same_run(
+    run: Run, config: TrainConfig, engine: dict[str, str], init: StateDict | None
+) -> None:
     """Raise a UserError unless a resume of `run` would be the same run."""
     if changed := differences(run.config, config):
         raise UserError(
@@ -158,6 +176,8 @@ def check_same_run(run: Run, config: TrainConfig, engine: dict[str, str]) -> Non
             f"{run.path} was trained by engine {run.engine}; it can't be resumed by {engine}, "
             "whose rounding differs"
         )
+    if init is not None and any((init[k] != w).any() for k, w in run.state_dict(0).items()):
+        raise UserError(f"{run.path} can't be resumed from other initial weights than its own")
 
 
 def installed_versions() -> dict[str, str]:

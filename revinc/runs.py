@@ -94,6 +94,8 @@ class Run:
 
     def _read_table(self, name: str) -> pd.DataFrame:
         self._require_finished()
+        if not (self.path / name).is_file():
+            raise UserError(f"{self.path / name} does not exist; the run folder is incomplete")
         try:
             return pd.read_parquet(self.path / name)
         except (OSError, pyarrow.ArrowException) as error:
@@ -101,12 +103,33 @@ class Run:
 
     def _require_finished(self) -> None:
         if not self.finished:
-            raise UserError(f"the run in {self.path} is not finished; go on with it by --resume")
+            kept = ", ".join(map(str, self.snapshot_steps))
+            raise UserError(
+                f"the run in {self.path} is not finished; go on with it by --resume, or name a step "
+                f"whose weights were kept: {kept}"
+            )
 
 
 def snapshot_path(run: Path, step: int) -> Path:
     """Where the weights after `step` updates are kept."""
     return run / SNAPSHOTS / f"{step:06d}.safetensors"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The contents of a run's ``config.json``, of whatever format version.
+
+    Raises:
+        UserError: if it is missing, damaged, or some other program's.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise UserError(f"{path} is no run folder: it has no {CONFIG}")
+    try:
+        record = json.loads(file.read_text())
+        record["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is damaged or not a run's config ({error!r})") from error
+    return dict(record)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -115,20 +138,13 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing, damaged, or of another format version.
     """
-    file = path / CONFIG
-    if not file.is_file():
-        raise UserError(f"{path} is no run folder: it has no {CONFIG}")
-    try:
-        record = json.loads(file.read_text())
-        version = record["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or not a run's config ({error!r})") from error
-    if version != FORMAT_VERSION:
+    record, file = read_record(path), path / CONFIG
+    if record["format_version"] != FORMAT_VERSION:
         raise UserError(
-            f"{file} has format version {version}, and this program reads {FORMAT_VERSION}; "
-            "use the version of jax-revinc that wrote it"
+            f"{file} has format version {record['format_version']}, and this program reads "
+            f"{FORMAT_VERSION}; use the version of jax-revinc that wrote it"
         )
     missing = [key for key in ("engine", "versions") if key not in record]
     if missing:
         raise UserError(f"{file} is damaged: {', '.join(missing)} is missing")
-    return dict(record)
+    return record

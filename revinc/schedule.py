@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int
 
-from revinc.random import WORDS_PER_COUNT, philox_words, unit_interval
+from revinc.philox import WORDS_PER_COUNT, philox_words, unit_interval
 
 
 def draw_batches(

@@ -93,7 +93,13 @@ class ReverseIncrement:
         return np.arange(1 + 2 * self.length) > self.length
 
 
+def predicted_positions(task: Task) -> tuple[int, ...]:
+    """The positions whose token must be predicted; each is predicted at the position before it."""
+    return tuple(np.flatnonzero(task.loss_mask()).tolist())
+
+
 TASKS: dict[str, Any] = {ReverseIncrement.name: ReverseIncrement}
+"""Every task that a config may name. To train your own, add it: ``TASKS[MyTask.name] = MyTask``."""
 
 
 def make_task(name: Any, **fields: Any) -> Task:

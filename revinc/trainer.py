@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
-from revinc.checkpoint import Checkpoint
+from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
@@ -36,6 +37,7 @@ def run_training(
     engine: Engine,
     draw_weights: Callable[[], StateDict],
     out: Path,
+    init: StateDict | None,
     resume: bool,
     overwrite: bool,
     reporter: Reporter,
@@ -43,13 +45,15 @@ def run_training(
     """Train `cfg` on `engine` and write the run folder `out`, from where it was left if `resume`.
 
     Raises:
-        UserError: if `out` can't be used.
+        UserError: if `out` can't be used, or `init` does not fit the config.
         Diverged: naming the first step whose loss is NaN or infinite; the last good state stays as
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
-    with RunWriter(out, cfg, engine.identity, draw_weights, resume, overwrite) as writer:
+    with RunWriter(out, cfg, engine.identity, draw_weights, init, resume, overwrite) as writer:
         reporter.header(cfg, engine)
+        if resume and not writer.resumed:
+            reporter.say(f"nothing to resume in {out}: starting at step 0")
         if Run.load(out).finished:
             reporter.say(f"{out} is finished already")
         else:
@@ -57,36 +61,33 @@ def run_training(
 
 
 def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
-    initial = Run.load(writer.path).state_dict(step=0)
-    begin = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
-    try:
-        engine.from_arrays(begin.engine_arrays)
-    except KeyError as error:
-        raise UserError(
-            f"{writer.path / CHECKPOINT} lacks {error}; delete it to start again at step 0"
-        ) from error
-    point = begin
     saved_at = time.monotonic()
+    point = None
 
     def keep_if_due(point: Checkpoint) -> None:
         if point.step in (*cfg.snapshots, cfg.steps):
             writer.save_snapshot(point.step, weights_at(engine, point))
 
     try:
-        keep_if_due(begin)  # it may have been interrupted just before it was
-        with reporter.training(cfg, begin):
-            for point in points(cfg, engine, begin):
+        initial = Run.load(writer.path).state_dict(step=0)
+        point = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
+        keep_if_due(point)  # it may have been interrupted just before it was
+        with reporter.training(cfg, point):
+            for reached in points(cfg, engine, point):
+                point = reached
                 reporter.reached(point)
                 keep_if_due(point)
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     writer.save_checkpoint(point)
                     saved_at = time.monotonic()
     except KeyboardInterrupt:
-        writer.save_checkpoint(point)
+        if point is not None:
+            writer.save_checkpoint(point)
         raise Interrupted(
-            f"stopped at step {point.step}; to go on: --out {writer.path} --resume"
+            f"stopped at step {point.step if point else 0}; to go on: --out {writer.path} --resume"
         ) from None
     except Diverged as error:
+        assert point is not None
         writer.save_snapshot(point.step, weights_at(engine, point))
         writer.save_checkpoint(point)
         raise Diverged(
@@ -97,40 +98,63 @@ def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Report
 
 
 def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Checkpoint]:
-    """The run at the end of every chunk from `begin` on, all of them good.
+    """The run at the end of every chunk from `begin` on, and last before it diverges: all good.
 
     Raises:
-        Diverged: instead of a point whose loss is NaN or infinite, or that was reached through one.
+        UserError: if `begin` is not of this engine.
+        Diverged: after the last good point, if a loss or weight becomes NaN or infinite.
     """
-    step, history = begin.step, begin.history
-    state = engine.from_arrays(begin.engine_arrays)
     rows = make_dataset(cfg).train_rows
-    if not history.evaluations:
-        history = history.with_evaluation(step, evaluate(engine, state, step))
-        yield Checkpoint(step, begin.engine_arrays, history)
-    for start, stop in pairwise(boundaries(cfg)):
-        if start < begin.step:
-            continue
+    point = begin
+    try:
+        state = engine.from_arrays(begin.engine_arrays)
+    except KeyError as error:
+        raise UserError(
+            f"{CHECKPOINT} lacks {error}; delete it to start again at step 0"
+        ) from error
+    if not point.history.evaluations:
+        metrics = engine.evaluate(state)
+        if not is_finite(metrics):
+            raise Diverged(f"the loss became NaN or infinite at step {begin.step}")
+        point = replace(begin, history=begin.history.with_evaluation(begin.step, metrics))
+        yield point
+    for start, stop in pairwise(boundaries(cfg, begin.step)):
         batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, start, stop)
         state, losses = engine.advance(state, batches)
-        if not np.isfinite(losses).all():
-            raise Diverged(
-                f"the loss became NaN or infinite at step {start + int(np.argmin(np.isfinite(losses)))}"
-            )
-        if not all(np.isfinite(weight).all() for weight in engine.weights(state).values()):
-            raise Diverged(f"weights became NaN or infinite by step {stop}")
-        history = history.with_losses(losses)
+        history = point.history.with_losses(losses)
         if stop % cfg.eval_every == 0 or stop == cfg.steps:
-            history = history.with_evaluation(stop, evaluate(engine, state, stop))
-        yield Checkpoint(stop, engine.to_arrays(state), history)
+            history = history.with_evaluation(stop, engine.evaluate(state))
+        n_good = good_updates(engine, state, losses, history, stop)
+        if n_good < len(batches):
+            yield from replay(engine, point, batches[: max(n_good - 1, 0)])
+            raise Diverged(f"the loss became NaN or infinite at step {start + n_good}")
+        point = Checkpoint(stop, engine.to_arrays(state), history)
+        yield point
 
 
-def evaluate(engine: Engine, state: object, step: int) -> dict[str, float]:
-    """The engine's metrics, or Diverged if a loss is NaN or infinite."""
-    metrics = engine.evaluate(state)
-    if not np.isfinite([metrics["train_loss"], metrics["holdout_loss"]]).all():
-        raise Diverged(f"the loss became NaN or infinite at step {step}")
-    return metrics
+def good_updates(
+    engine: Engine, state: object, losses: np.ndarray, history: History, stop: int
+) -> int:
+    """How many of a chunk's batches had a finite loss; one fewer if what came of the last is broken."""
+    if not np.isfinite(losses).all():
+        return int(np.argmin(np.isfinite(losses)))
+    evaluation = history.evaluations[-1]
+    whole = all(np.isfinite(weight).all() for weight in engine.weights(state).values())
+    whole = whole and (evaluation["step"] != stop or is_finite(evaluation))
+    return len(losses) if whole else len(losses) - 1
+
+
+def replay(engine: Engine, begin: Checkpoint, batches: np.ndarray) -> Iterator[Checkpoint]:
+    """The point that `batches` lead to from `begin`, if there are any."""
+    if len(batches):
+        state, losses = engine.advance(engine.from_arrays(begin.engine_arrays), batches)
+        history = begin.history.with_losses(losses)
+        yield Checkpoint(begin.step + len(batches), engine.to_arrays(state), history)
+
+
+def is_finite(metrics: dict[str, float]) -> bool:
+    """Whether both losses of an evaluation are finite."""
+    return bool(np.isfinite([metrics["train_loss"], metrics["holdout_loss"]]).all())
 
 
 def weights_at(engine: Engine, point: Checkpoint) -> StateDict:
@@ -138,8 +162,9 @@ def weights_at(engine: Engine, point: Checkpoint) -> StateDict:
     return engine.weights(engine.from_arrays(point.engine_arrays))
 
 
-def boundaries(cfg: TrainConfig) -> list[int]:
-    """Where chunks end, from 0 to the last step: at evaluations, at snapshots, and often enough."""
+def boundaries(cfg: TrainConfig, begin: int = 0) -> list[int]:
+    """Where chunks end, from `begin` to the last step: at evaluations, snapshots, and often enough."""
     evaluations = range(0, cfg.steps, cfg.eval_every)
     pauses = range(0, cfg.steps, LONGEST_CHUNK)
-    return sorted({*evaluations, *pauses, *cfg.snapshots, cfg.steps})
+    ends = {*evaluations, *pauses, *cfg.snapshots, cfg.steps, begin}
+    return sorted(end for end in ends if end >= begin)

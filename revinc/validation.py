@@ -44,4 +44,4 @@ def require_choice(field: str, value: Any, choices: Sequence[str | None]) -> Non
 
 def require_index(what: str, index: int, n: int) -> None:
     if not 0 <= index < n:
-        raise UserError(f"{what} {index} does not exist; there are {n}, counted from 0")
+        raise UserError(f"{what} {index} does not exist; choose one of 0..{n - 1}")

@@ -6,14 +6,25 @@ import argparse
 import sys
 from pathlib import Path
 
+import torch
+
+from revinc import UserError
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
 from revinc.runs import Run
+from revinc.validation import require_int
 from torch_reference.training import train
+
+OF_INITIAL_WEIGHTS = ("seed", "init_seed", "init_mode", "initializer_range")
 
 
 def train_command(args: argparse.Namespace) -> None:
+    if args.threads is not None:
+        require_int("threads", args.threads, at_least=1)
+        torch.set_num_threads(args.threads)
     like = Run.load(args.like) if args.like else None
+    if like and (chosen := [flag for flag in OF_INITIAL_WEIGHTS if flag in args]):
+        raise UserError(f"--like brings its own initial weights; leave out {', '.join(chosen)}")
     cfg = config_from_flags(args, base=like.config if like else None)
     reporter = Reporter()
     run = train(
@@ -37,7 +48,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--like",
         type=Path,
         metavar="RUN",
-        help="take this run's config, batches and initial weights",
+        help="take this run's initial weights, and its config and batches but for the flags given",
+    )
+    training.add_argument(
+        "--threads", type=int, metavar="N", help="torch's threads (one is enough for tiny models)"
     )
     training.add_argument("--device", help="a torch device (default: the GPU if there is one)")
     training.set_defaults(command=train_command)

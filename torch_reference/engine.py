@@ -39,7 +39,7 @@ class TorchEngine:
         self._torch_device = device
         dataset = make_dataset(cfg)
         self._tokens = torch.as_tensor(dataset.tokens.copy(), dtype=torch.long, device=device)
-        self._predicted = torch.as_tensor(np.flatnonzero(dataset.loss_mask), device=device)
+        self._predicted = torch.as_tensor(dataset.predicted, device=device)
         self._splits = (dataset.train_rows, dataset.holdout_rows)
 
     def start(self, weights: StateDict) -> State:

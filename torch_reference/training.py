@@ -8,7 +8,7 @@ from revinc import TrainConfig, UserError
 from revinc.console import Reporter
 from revinc.runs import Run
 from revinc.trainer import run_training
-from revinc.weights import StateDict, check_state_dict
+from revinc.weights import StateDict
 from torch_reference.engine import TorchEngine
 from torch_reference.model import make_model, read_weights
 
@@ -42,12 +42,14 @@ def train(
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} can't be used: {error}") from error
 
-    def first_weights() -> StateDict:
-        if init is not None:
-            return check_state_dict(cfg.model, init, "init")
-        return read_weights(make_model(cfg.model, seed=cfg.init_seed), cfg.model)
-
     run_training(
-        cfg, engine, first_weights, out, resume, overwrite, reporter or Reporter(quiet=True)
+        cfg,
+        engine,
+        lambda: read_weights(make_model(cfg.model, seed=cfg.init_seed), cfg.model),
+        out,
+        init,
+        resume,
+        overwrite,
+        reporter or Reporter(quiet=True),
     )
     return Run.load(out)

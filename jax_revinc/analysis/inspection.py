@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from rich.table import Table
 
 from jax_revinc.model import HookedTransformer
-from revinc import Task
+from revinc import Task, UserError
 from revinc.labels import next_labels, sequence_labels, token_label
 
 HEADS_FIRST = ("hook_pattern", "hook_attn_scores")
@@ -29,6 +29,8 @@ def activation_tables(
     """
     labels = sequence_labels(task, tokens)
     notes = next_labels(task, len(tokens))
+    if activation.ndim == 2 and heads is not None:
+        raise UserError(f"{name} has no heads to choose from")
     if activation.ndim == 2:
         yield matrix_table(name, activation, labels, notes=notes)
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,35 +13,43 @@ from jaxtyping import Float, Int
 
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params, mean_loss, predictions, token_losses
-from jax_revinc.optimizer import make_optimizer
-from revinc import TrainConfig
+from jax_revinc.optimizer import Adam, Rates, make_optimizer, optimizer_numbers
+from revinc import HookedTransformerConfig, TrainConfig
 from revinc.dataset import make_dataset
 from revinc.engine import METRICS, chunk_capacity
 from revinc.weights import StateDict, parameter_shapes
 
 State = tuple[Params, optax.OptState]
 
+EVALUATED_AT_ONCE = 1024
+"""Sequences that an evaluation holds in memory together."""
+
 
 class XlaEngine:
-    """See `revinc.engine.Engine`. A state is the parameters and the optimizer's state, pure pytrees."""
+    """See `revinc.engine.Engine`. A state is the parameters and the optimizer's state, pure pytrees.
+
+    Engines share their compiled programs: another seed, learning rate or weight decay compiles nothing.
+    """
 
     def __init__(self, train_cfg: TrainConfig) -> None:
-        device = jax.devices()[0]
+        (device,) = jnp.zeros(()).devices()
         self.cfg = train_cfg.model
-        self.identity = {"name": "xla", "platform": device.platform, "jax": jax.__version__}
+        self.identity = {
+            "name": "xla",
+            "platform": device.platform,
+            "device": device.device_kind,
+            "jax": jax.__version__,
+            "optax": optax.__version__,
+        }
         self.device = f"{device.platform}: {device.device_kind}"
-        self._dataset = make_dataset(train_cfg)
-        self._optimizer = make_optimizer(train_cfg)
+        self._data = make_dataset(train_cfg)
+        self._adam, self._rates = optimizer_numbers(train_cfg)
         self._batches_shape = (chunk_capacity(train_cfg), train_cfg.batch_size)
-        self._advance = jax.jit(
-            partial(advance, self.cfg, self._optimizer, self._dataset.loss_mask)
-        )
-        self._count = jax.jit(partial(count, self.cfg, self._dataset.loss_mask))
 
     @with_numerics
     def start(self, weights: StateDict) -> State:
         params = {name: jnp.asarray(weight) for name, weight in weights.items()}
-        return params, jax.jit(self._optimizer.init)(params)
+        return params, jax.jit(make_optimizer(self._adam, self._rates).init)(params)
 
     @with_numerics
     def advance(
@@ -51,27 +58,35 @@ class XlaEngine:
         # Always the same shapes and the same program, so that chunking can't change a bit.
         padded = np.zeros(self._batches_shape, np.int32)
         padded[: len(batches)] = batches
-        state, losses = self._advance(state, self._dataset.tokens, padded, len(batches))
-        return state, np.asarray(losses)[: len(batches)]
+        state, losses = advance(
+            self.cfg,
+            self._adam,
+            self._data.predicted,
+            jax.tree.map(lambda rate: jnp.asarray(rate, self.cfg.dtype), self._rates),
+            state,
+            self._data.tokens,
+            padded,
+            len(batches),
+        )
+        return state, np.array(losses)[: len(batches)]
 
     @with_numerics
     def evaluate(self, state: State) -> dict[str, float]:
-        data = self._dataset
-        n_predicted = int(data.loss_mask.sum())
-        losses, correct = map(np.asarray, self._count(state[0], data.tokens))
+        data = self._data
+        counted = count(self.cfg, data.predicted, state[0], data.tokens)
         per_split = [
-            summed[mask].sum(dtype=np.float64) / (mask.sum() * n_predicted)
-            for summed in (losses, correct)
+            np.asarray(summed)[mask].sum(dtype=np.float64) / (mask.sum() * len(data.predicted))
+            for summed in counted
             for mask in (data.train_mask, data.holdout_mask)
         ]
         return dict(zip(METRICS, map(float, per_split), strict=True))
 
     def weights(self, state: State) -> StateDict:
-        return {name: np.asarray(state[0][name]) for name in parameter_shapes(self.cfg)}
+        return {name: np.array(state[0][name]) for name in parameter_shapes(self.cfg)}
 
     def to_arrays(self, state: State) -> dict[str, np.ndarray]:
         leaves, _ = jax.tree_util.tree_flatten_with_path(state)
-        return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+        return {jax.tree_util.keystr(path): np.array(leaf) for path, leaf in leaves}
 
     @with_numerics
     def from_arrays(self, arrays: dict[str, np.ndarray]) -> State:
@@ -79,16 +94,35 @@ class XlaEngine:
             name: jax.ShapeDtypeStruct(shape, self.cfg.dtype)
             for name, shape in parameter_shapes(self.cfg).items()
         }
-        template = (shapes, jax.eval_shape(self._optimizer.init, shapes))
+        template = (shapes, jax.eval_shape(make_optimizer(self._adam, self._rates).init, shapes))
         return jax.tree_util.tree_map_with_path(
             lambda path, _: jnp.asarray(arrays[jax.tree_util.keystr(path)]), template
         )
 
 
+def update(
+    cfg: HookedTransformerConfig,
+    adam: Adam,
+    predicted: tuple[int, ...],
+    rates: Rates,
+    state: State,
+    batch: Int[Array, "batch seq"],
+) -> tuple[State, Float[Array, ""]]:
+    """One training step on the sequences of `batch`, and their mean loss before it."""
+    params, opt_state = state
+    loss, grads = jax.value_and_grad(lambda params: mean_loss(cfg, params, batch, predicted))(
+        params
+    )
+    updates, opt_state = make_optimizer(adam, rates).update(grads, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
+
+
+@partial(jax.jit, static_argnames=("cfg", "adam", "predicted"))
 def advance(
-    cfg: Any,
-    optimizer: optax.GradientTransformation,
-    loss_mask: np.ndarray,
+    cfg: HookedTransformerConfig,
+    adam: Adam,
+    predicted: tuple[int, ...],
+    rates: Rates,
     state: State,
     tokens: Int[Array, "n_sequences seq"],
     batches: Int[Array, "capacity batch"],
@@ -96,23 +130,26 @@ def advance(
 ) -> tuple[State, Float[Array, " capacity"]]:
     """The first `n_steps` updates of `batches`, and each batch's loss before its update."""
 
-    def update(step: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
-        (params, opt_state), losses = carry
-        loss, grads = jax.value_and_grad(
-            lambda params: mean_loss(cfg, params, tokens[batches[step]], loss_mask)
-        )(params)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
-        return (params, opt_state), losses.at[step].set(loss)
+    def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
+        state, losses = carry
+        state, loss = update(cfg, adam, predicted, rates, state, tokens[batches[i]])
+        return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(batches), cfg.dtype)
-    return jax.lax.fori_loop(0, n_steps, update, (state, losses))
+    return jax.lax.fori_loop(0, n_steps, step, (state, losses))
 
 
+@partial(jax.jit, static_argnames=("cfg", "predicted"))
 def count(
-    cfg: Any, loss_mask: np.ndarray, params: Params, tokens: Int[Array, "n_sequences seq"]
+    cfg: HookedTransformerConfig,
+    predicted: tuple[int, ...],
+    params: Params,
+    tokens: Int[Array, "n_sequences seq"],
 ) -> tuple[Float[Array, " n_sequences"], Int[Array, " n_sequences"]]:
     """For every sequence, the summed loss of its predicted tokens and how many are right."""
-    logits, targets = predictions(cfg, params, tokens, loss_mask)
-    correct = logits.argmax(-1) == targets
-    return token_losses(logits, targets).sum(-1), correct.sum(-1)
+
+    def count_one(sequence: Int[Array, " seq"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
+        logits, targets = predictions(cfg, params, sequence[None], predicted)
+        return token_losses(logits, targets).sum(), (logits.argmax(-1) == targets).sum()
+
+    return jax.lax.map(count_one, tokens, batch_size=min(len(tokens), EVALUATED_AT_ONCE))

@@ -19,6 +19,7 @@ from jax_revinc.training import Run
 from revinc import ReverseIncrement, Task, TrainConfig
 from revinc.dataset import make_dataset
 from revinc.labels import sequence_labels, token_label
+from revinc.tasks import predicted_positions
 
 MOST_SAMPLES = 8
 MOST_NUMBERS = 200_000
@@ -119,7 +120,7 @@ def observe(
 ) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
     """The tokens that the model predicts where the task asks for one, and its activity."""
     with numerics(cfg.model):
-        observed = _observe(model, tokens, tuple(predicted_positions(cfg.task)))
+        observed = _observe(model, tokens, predicted_positions(cfg.task))
     predicted, *activity = jax.tree.map(np.asarray, observed)
     return predicted, Activity(*activity)
 
@@ -157,11 +158,6 @@ def n_samples(cfg: TrainConfig) -> int:
     fed = len(cfg.task.position_labels) - 1
     per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
     return int(np.clip(MOST_NUMBERS // per_sample, 1, MOST_SAMPLES))
-
-
-def predicted_positions(task: Task) -> list[int]:
-    """The positions whose token must be predicted; each is predicted at the row before it."""
-    return np.flatnonzero(task.loss_mask()).tolist()
 
 
 def reading_cells(task: Task) -> list[tuple[int, int]]:

@@ -8,10 +8,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from jax_revinc.report import figures
-from jax_revinc.report.contents import View, mlp_weights, predicted_positions, reading_cells
+from jax_revinc.report.contents import View, mlp_weights, reading_cells
 from jax_revinc.report.theme import DARK, LIGHT
 from jax_revinc.training import Run
 from revinc import Task
+from revinc.tasks import predicted_positions
 
 Gallery = dict[str, list[go.Figure]]
 

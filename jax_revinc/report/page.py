@@ -12,7 +12,6 @@ from jax_revinc.report.contents import (
     View,
     mean_view,
     percent,
-    predicted_positions,
     sample_views,
 )
 from jax_revinc.report.gallery import Gallery
@@ -21,6 +20,7 @@ from jax_revinc.training import Run
 from revinc import TrainConfig
 from revinc.atomic import write_atomically
 from revinc.runs import REPORT
+from revinc.tasks import predicted_positions
 
 
 def write_report(run: Run) -> Path:

@@ -5,33 +5,45 @@ import numpy as np
 import pytest
 
 from jax_revinc import TrainConfig, numerics, train
-from jax_revinc.engines import XlaEngine
+from jax_revinc.engines.xla import XlaEngine, advance, count
+from jax_revinc.optimizer import optimizer_numbers
 from jax_revinc.training import draw_weights
+from revinc.dataset import make_dataset
 from revinc.schedule import draw_batches
 
 CFG = TrainConfig(steps=200)
 
 
-@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
-def test_the_training_loop_lowers_for_other_devices(platform):
-    engine = XlaEngine(CFG)
-    state = engine.start(draw_weights(CFG))
-    data = engine._dataset
+@pytest.fixture(scope="module")
+def lower():
+    """A function that lowers the training loop for a platform."""
+    data, (adam, rates) = make_dataset(CFG), optimizer_numbers(CFG)
     batches = draw_batches(0, data.train_rows, CFG.batch_size, 0, 100)
-    lowered = engine._advance.trace(state, data.tokens, batches, 100).lower(
-        lowering_platforms=(platform,)
-    )
-    assert "stablehlo.while" in lowered.as_text()
-
-
-def test_every_matmul_asks_for_full_precision():
-    """GPUs would use TF32 for float32 products, with 10 bits of mantissa, if they were not told."""
-    engine = XlaEngine(CFG)
     with numerics(CFG.model):
-        text = engine._count.lower(draw_weights(CFG), engine._dataset.tokens).as_text()
-    products = [line for line in text.splitlines() if "dot_general" in line]
-    assert len(products) > 10
+        state = XlaEngine(CFG).start(draw_weights(CFG))
+        traced = advance.trace(
+            CFG.model, adam, data.predicted, rates, state, data.tokens, batches, 100
+        )
+    return lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
+def test_the_training_loop_lowers_for_other_devices(lower, platform):
+    assert "stablehlo.while" in lower(platform)
+
+
+def test_every_matmul_asks_for_full_precision(lower):
+    """GPUs would use TF32 for float32 products, with 10 bits of mantissa, if they were not told."""
+    products = [line for line in lower("cuda").splitlines() if "dot_general" in line]
+    assert len(products) > 30
     assert all("precision = [HIGHEST, HIGHEST]" in line for line in products)
+
+
+def test_a_precision_that_the_user_chose_is_left():
+    data = make_dataset(CFG)
+    with jax.default_matmul_precision("bfloat16"), numerics(CFG.model):
+        text = count.lower(CFG.model, data.predicted, draw_weights(CFG), data.tokens).as_text()
+    assert "HIGHEST" not in text
 
 
 @pytest.mark.gpu
@@ -40,5 +52,6 @@ def test_a_run_on_the_gpu_learns_like_one_on_the_cpu(tmp_path):
     assert on_gpu.engine["platform"] == "gpu"
     with jax.default_device(jax.devices("cpu")[0]):
         on_cpu = train(CFG, tmp_path / "cpu")
+    assert on_cpu.engine["platform"] == "cpu"
     # Rounding differs, and training is chaotic: only the first losses can be compared.
     np.testing.assert_allclose(on_gpu.losses["loss"][:20], on_cpu.losses["loss"][:20], rtol=1e-3)

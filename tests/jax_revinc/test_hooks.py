@@ -169,3 +169,18 @@ def test_taps_scope_edit_and_record():
     assert tap("hook_k", activation) is activation
     assert list(record.items()) == [("blocks.0.attn.hook_q", 6)]
     assert identity("anything", activation) is activation
+
+
+@pytest.mark.parametrize(
+    "fwd_hooks", [("hook_embed", print), [("hook_embed", None)], [("hook_embed",)], ["hook_embed"]]
+)
+def test_hooks_that_are_no_pairs_are_refused_in_a_sentence(fwd_hooks):
+    with pytest.raises(UserError, match="pairs in a list"):
+        editing(fwd_hooks, KNOWN)
+
+
+def test_a_filter_of_another_kind_is_refused_and_a_shorthand_explained():
+    with pytest.raises(UserError, match="not 3"):
+        select_names(3, KNOWN)
+    with pytest.raises(UserError, match=r"did you mean blocks\.0\.attn\.hook_q\?"):
+        select_names("q0", KNOWN)

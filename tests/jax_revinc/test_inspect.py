@@ -93,9 +93,9 @@ def test_a_snapshot_can_be_inspected(inspect):
         (["--tokens", 4, 0, 9], "token ids must lie in 0..4 (d_vocab=5); found 9"),
         (["--tokens", 4, -1], "token ids must lie in 0..4 (d_vocab=5); found -1"),
         (["--tokens", *[0] * 10], "sequences of 10 tokens are longer than n_ctx=9"),
-        (["--layer", 2], "layer 2 does not exist; there are 2"),
-        (["--head", 1], "head 1 does not exist; there are 1"),
-        (["--sample", 56], "holdout sample 56 does not exist; there are 56"),
+        (["--layer", 2], "layer 2 does not exist; choose one of 0..1"),
+        (["--head", 1], "head 1 does not exist; choose one of 0..0"),
+        (["--sample", 56], "holdout sample 56 does not exist; choose one of 0..55"),
         (["--step", 100], "has no snapshot of step 100 (kept: 0, 150, 300)"),
     ],
 )
@@ -139,3 +139,24 @@ def test_report_writes_the_page_anew(inspect, short_run):
     assert status == 0
     assert str(short_run.path / "report.html") in printed
     assert (Run.load(short_run.path).path / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--tokens", 4, 1, "--sample", 1],
+        ["--hook", "hook_embed", "--layer", 1],
+    ],
+)
+def test_flags_that_exclude_each_other_are_refused(inspect, flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        inspect(*flags)
+    assert stop.value.code == 2
+    assert "not allowed with argument" in capsys.readouterr().err
+
+
+def test_heads_of_an_activation_without_heads_are_refused(inspect):
+    status, _, error = inspect("--hook", "hook_embed", "--head", 0)
+    assert status == 2
+    assert "hook_embed has no heads to choose from" in error
+    assert inspect("--head", 0)[0] == 0

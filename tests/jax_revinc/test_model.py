@@ -191,7 +191,7 @@ def test_shapes_and_types_are_checked_under_jit_too(model64):
     ids=["name", "names", "predicate", "all"],
 )
 def test_a_filter_picks_what_is_cached(model64, tokens, names_filter, picked):
-    logits, cache = model64.run_with_cache(tokens, names_filter)
+    logits, cache = model64.run_with_cache(tokens, names_filter=names_filter)
     _, everything = model64.run_with_cache(tokens)
     assert list(cache) == picked
     assert np.array_equal(logits, model64(tokens))
@@ -239,7 +239,7 @@ def test_attention_reaches_earlier_positions_only(model64, tokens):
 @pytest.mark.parametrize("name", TUTORIAL_NAMES)
 def test_a_hook_at_every_activation_changes_the_logits(model64, tokens, name):
     clean = model64(tokens)
-    edited = model64.run_with_hooks(tokens, [(name, noise)])
+    edited = model64.run_with_hooks(tokens, fwd_hooks=[(name, noise)])
     assert max_difference(clean, edited) > 1e-6
     assert np.isfinite(edited).all()
 
@@ -247,7 +247,9 @@ def test_a_hook_at_every_activation_changes_the_logits(model64, tokens, name):
 @pytest.mark.parametrize("name", [RESID, PATTERN, "blocks.1.hook_resid_mid", "unembed.hook_in"])
 def test_an_edit_does_what_it_does_in_transformer_lens(model64, reference, tokens, name):
     torch = pytest.importorskip("torch")
-    ours = model64.run_with_hooks(tokens, [(name, lambda activation, hook: activation**2)])
+    ours = model64.run_with_hooks(
+        tokens, fwd_hooks=[(name, lambda activation, hook: activation**2)]
+    )
     theirs = reference.run_with_hooks(
         torch.tensor(tokens).long(), fwd_hooks=[(name, lambda activation, hook: activation**2)]
     )
@@ -260,7 +262,9 @@ def test_hooks_of_one_name_apply_in_order(model64, tokens):
 
     def resid(*functions):
         hooks = [(RESID, function) for function in functions]
-        return np.asarray(model64.run_with_cache(tokens, RESID, hooks)[1][RESID])
+        return np.asarray(
+            model64.run_with_cache(tokens, names_filter=RESID, fwd_hooks=hooks)[1][RESID]
+        )
 
     clean = resid()
     np.testing.assert_allclose(resid(double, add(1)), 2 * clean + 1)
@@ -271,7 +275,8 @@ def test_hooks_of_one_name_apply_in_order(model64, tokens):
 def test_a_hook_that_returns_none_only_looks(model64, tokens):
     seen = []
     logits = model64.run_with_hooks(
-        tokens, [(lambda name: "attn.hook_z" in name, lambda z, hook: seen.append((hook, z)))]
+        tokens,
+        fwd_hooks=[(lambda name: "attn.hook_z" in name, lambda z, hook: seen.append((hook, z)))],
     )
     assert np.array_equal(logits, model64(tokens))
     assert [hook.name for hook, _ in seen] == ["blocks.0.attn.hook_z", "blocks.1.attn.hook_z"]
@@ -281,7 +286,7 @@ def test_a_hook_that_returns_none_only_looks(model64, tokens):
 
 def test_hooks_last_for_one_call(model64, tokens):
     clean = model64(tokens)
-    model64.run_with_hooks(tokens, [(RESID, add(1))])
+    model64.run_with_hooks(tokens, fwd_hooks=[(RESID, add(1))])
     assert np.array_equal(model64(tokens), clean)
     assert np.array_equal(model64.run_with_cache(tokens)[0], clean)
 
@@ -309,15 +314,15 @@ def test_a_query_that_sees_nothing_attends_to_nothing(model64, tokens):
 def test_an_unknown_hook_name_lists_the_near_ones(model64, tokens):
     typo = "blocks.0.attn.hook_patern"
     with pytest.raises(UserError, match=rf"'{typo}'.*did you mean .*{PATTERN}"):
-        model64.run_with_hooks(tokens, [(typo, add(1))])
+        model64.run_with_hooks(tokens, fwd_hooks=[(typo, add(1))])
     with pytest.raises(UserError, match=r"'blocks\.2\.hook_resid_post'"):
-        model64.run_with_cache(tokens, "blocks.2.hook_resid_post")
+        model64.run_with_cache(tokens, names_filter="blocks.2.hook_resid_post")
 
 
 @pytest.mark.parametrize("change", [lambda x: x[:, :-1], lambda x: x.sum(), lambda x: x[None]])
 def test_a_hook_that_changes_a_shape_is_refused(model64, tokens, change):
     with pytest.raises(UserError, match=rf"hook on {RESID} returned shape .* of \[5, 8, 4\]"):
-        model64.run_with_hooks(tokens, [(RESID, lambda x, hook: change(x))])
+        model64.run_with_hooks(tokens, fwd_hooks=[(RESID, lambda x, hook: change(x))])
 
 
 # Under transformations
@@ -343,7 +348,9 @@ def test_vmap_over_stacked_parameters_and_a_hooks_own_parameter(model64, random_
 
     def run(params, shift):
         model = HookedTransformer(cfg, params=params)
-        return model.run_with_cache(tokens, [RESID, PATTERN], [(RESID, add(shift))])
+        return model.run_with_cache(
+            tokens, names_filter=[RESID, PATTERN], fwd_hooks=[(RESID, add(shift))]
+        )
 
     with numerics(cfg):
         stacked = {name: jnp.stack([w[name] for w in several]) for name in several[0]}
@@ -357,7 +364,7 @@ def test_vmap_over_stacked_parameters_and_a_hooks_own_parameter(model64, random_
 
 def test_the_gradient_through_a_hook_is_the_slope(model64, tokens):
     def loss(shift):
-        return model64.run_with_hooks(tokens, [(RESID, add(shift))], return_type="loss")
+        return model64.run_with_hooks(tokens, fwd_hooks=[(RESID, add(shift))], return_type="loss")
 
     rng = np.random.default_rng(0)
     shift, direction = rng.normal(size=(2, 8, 4))
@@ -465,3 +472,30 @@ def test_float64_needs_no_global_flag_and_leaves_it_alone(tutorial, tokens):
 def test_float32_stays_float32(scratch_model, tokens):
     logits, cache = scratch_model.run_with_cache(tokens)
     assert {x.dtype for x in (logits, *cache.values())} == {np.dtype(np.float32)}
+
+
+def test_a_hook_beyond_the_end_of_the_pass_is_refused(model64, tokens):
+    with pytest.raises(UserError, match=r"stops before unembed\.hook_out"):
+        model64.run_with_cache(tokens, return_type=None, names_filter="unembed.hook_out")
+    assert len(model64.run_with_cache(tokens, return_type=None)[1]) == 38
+
+
+def test_the_loss_of_tokens_that_are_no_outputs_is_refused(tutorial):
+    cfg = tutorial.model.replace(d_vocab_out=4)
+    model = HookedTransformer(cfg, rngs=nnx.Rngs(0))
+    assert np.isfinite(model(np.array([[4, 3, 2]]), return_type="loss"))
+    with pytest.raises(UserError, match=r"d_vocab_out=4.*found 4"):
+        model(np.array([[1, 4, 2]]), return_type="loss")
+
+
+def test_parameters_are_cast_and_must_be_floats(tutorial, random_weights):
+    cfg = tutorial.model.replace(dtype="float64")
+    narrow = {name: w.astype(np.float32) for name, w in random_weights(cfg).items()}
+    assert HookedTransformer(cfg, params=narrow).params["embed.W_E"].dtype == np.float64
+    with pytest.raises(UserError, match=r"embed\.W_E holds int32"):
+        HookedTransformer(cfg, params=narrow | {"embed.W_E": np.zeros((5, 4), np.int32)})
+
+
+def test_rngs_must_be_rngs(tutorial):
+    with pytest.raises(UserError, match=r"nnx\.Rngs\(0\)"):
+        HookedTransformer(tutorial.model, rngs=jax.random.key(0))

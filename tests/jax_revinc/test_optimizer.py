@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from jax_revinc import numerics
-from jax_revinc.optimizer import make_optimizer
+from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 
 N_STEPS = 5
 
@@ -36,7 +36,7 @@ def test_updates_are_those_of_torch(tutorial, changes):
         [theirs], cfg.lr, (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
     )
     with numerics(tutorial.model.replace(dtype="float64")):
-        optimizer = make_optimizer(cfg)
+        optimizer = make_optimizer(*optimizer_numbers(cfg))
         ours = {"w": jax.numpy.asarray(start)}
         state = optimizer.init(ours)
         for grad in grads:

@@ -110,6 +110,7 @@ def train(cfg, weights, tmp_path):
             engine or AddingEngine(),
             lambda: weights,
             tmp_path / folder,
+            None,
             resume,
             overwrite,
             reporter or Reporter(quiet=True),

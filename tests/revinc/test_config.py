@@ -96,7 +96,7 @@ def test_a_bad_training_field_is_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize(
-    ("field", "too_small", "enough"), [("n_ctx", 8, 9), ("d_vocab", 4, 5), ("d_vocab_out", 4, 5)]
+    ("field", "too_small", "enough"), [("n_ctx", 8, 9), ("d_vocab", 4, 5), ("d_vocab_out", 3, 4)]
 )
 def test_a_model_too_small_for_its_task_is_refused_by_field(tutorial, field, too_small, enough):
     with pytest.raises(UserError, match=rf"\b{field}={too_small}\b.*at least {enough}"):
@@ -208,3 +208,28 @@ def test_with_seed_sets_all_three(tutorial):
 def test_differences_name_the_field_and_both_values(tutorial):
     other = dataclasses.replace(tutorial, lr=0.5, model=tutorial.model.replace(d_mlp=8))
     assert differences(tutorial, other) == ["d_mlp: 4 here, 8 there", "lr: 0.01 here, 0.5 there"]
+
+
+def test_a_task_that_is_not_registered_is_refused_and_one_that_is_comes_back(monkeypatch):
+    from revinc import ReverseIncrement
+    from revinc.tasks import TASKS
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Copy(ReverseIncrement):
+        name = "copy"
+        shift: int = 0
+        reverse: bool = False
+
+    with pytest.raises(UserError, match=r"TASKS\['copy'\] = Copy"):
+        TrainConfig(task=Copy())
+    monkeypatch.setitem(TASKS, "copy", Copy)
+    cfg = TrainConfig(task=Copy())
+    assert TrainConfig.from_dict(cfg.to_dict()) == cfg
+
+
+def test_numpy_integers_are_seeds_too():
+    import numpy as np
+
+    cfg = TrainConfig().with_seed(np.int64(3))
+    assert cfg == TrainConfig().with_seed(3)
+    assert type(cfg.init_seed) is int

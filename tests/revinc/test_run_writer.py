@@ -210,3 +210,59 @@ def test_the_config_on_disk_is_flat_readable_json(open_writer, cfg):
     assert record["model"]["d_model"] == 4
     assert record["task"]["name"] == "reverse_increment"
     assert record["train"]["snapshots"] == [10, 40]
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_not_replaced(
+    open_writer, train, tmp_path, monkeypatch
+):
+    """The other process comes between our look at the folder and our lock on it."""
+    from revinc import run_writer
+
+    make_folder = run_writer.make_folder
+
+    def look_and_be_overtaken(path):
+        make_folder(path)
+        monkeypatch.undo()
+        train("run")
+
+    monkeypatch.setattr(run_writer, "make_folder", look_and_be_overtaken)
+    with pytest.raises(UserError, match="already holds a run"):
+        open_writer()
+    assert Run.load(tmp_path / "run").finished
+
+
+def test_a_resume_deletes_no_partial_file_but_its_own(open_writer):
+    with open_writer() as writer:
+        theirs = writer.path / "notes" / "mine.partial"
+        theirs.parent.mkdir()
+        theirs.write_text("mine")
+        ours = [writer.path / "weights.safetensors.partial", writer.path / "snapshots/9.partial"]
+        for file in ours:
+            file.write_text("half")
+    with open_writer(resume=True):
+        assert theirs.read_text() == "mine"
+        assert not any(file.exists() for file in ours)
+
+
+def test_overwrite_replaces_a_run_of_another_format_version(open_writer):
+    with open_writer() as writer:
+        file = writer.path / runs.CONFIG
+        record = json.loads(file.read_text())
+    file.write_text(json.dumps(record | {"format_version": 99}))
+    with pytest.raises(UserError, match="format version 99"):
+        Run.load(writer.path)
+    with open_writer(overwrite=True):
+        assert Run.load(writer.path)
+
+
+def test_given_initial_weights_are_recorded_and_a_resume_takes_no_others(open_writer, weights):
+    given = {name: weight + 1 for name, weight in weights.items()}
+    with open_writer(init=given) as writer:
+        record = json.loads((writer.path / runs.CONFIG).read_text())
+        first = Run.load(writer.path).state_dict(0)
+    assert record["initial_weights"] == "given"
+    assert all(np.array_equal(first[name], given[name]) for name in given)
+    with open_writer(init=given, resume=True):
+        pass
+    with pytest.raises(UserError, match="other initial weights"):
+        open_writer(init=weights, resume=True)

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revinc import TrainConfig, UserError, runs, trainer
+from revinc.console import Reporter
 from revinc.engine import LONGEST_CHUNK, chunk_capacity
 from revinc.runs import Run
+from revinc.schedule import draw_batches
 from revinc.trainer import Diverged, Interrupted, boundaries
 
 from .conftest import AddingEngine, Stopping
@@ -85,7 +87,7 @@ def test_ctrl_c_before_the_first_update_leaves_a_resumable_run(train):
 
 
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("step", "last_good"), [(0, 0), (9, 0), (10, 10), (37, 20), (59, 40)])
+@pytest.mark.parametrize(("step", "last_good"), [(0, 0), (9, 8), (10, 10), (37, 36), (59, 58)])
 def test_a_diverged_run_stops_and_names_the_step(
     train, tmp_path, loss, step, last_good, refuses_in_one_line
 ):
@@ -157,3 +159,22 @@ def test_chunks_end_wherever_something_is_due_and_never_outgrow_an_engine(
     assert (ends[0], ends[-1]) == (0, steps)
     assert set(ends) >= {*range(0, steps + 1, eval_every), *snapshots}
     assert max(np.diff(ends)) <= min(chunk_capacity(cfg), LONGEST_CHUNK)
+
+
+def test_a_resume_from_between_boundaries_skips_no_update(train, open_writer, cfg):
+    """As after a release that pauses elsewhere."""
+    whole = results(train("whole"))
+    with pytest.raises(Interrupted):
+        train("broken", reporter=Stopping(20, KeyboardInterrupt()))
+    with open_writer("broken", resume=True) as writer:
+        point = writer.load_checkpoint()
+        batches = draw_batches(cfg.data_seed, np.arange(200), cfg.batch_size, 20, 33)
+        (odd,) = trainer.replay(AddingEngine(), point, batches)
+        assert odd.step == 33
+        writer.save_checkpoint(odd)
+    assert results(train("broken", resume=True)) == whole
+
+
+def test_nothing_to_resume_is_said(train, capsys):
+    train("new", resume=True, reporter=Reporter())
+    assert "nothing to resume" in capsys.readouterr().out

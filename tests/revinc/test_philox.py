@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from revinc.random import WORDS_PER_COUNT, philox_words, unit_interval
+from revinc.philox import WORDS_PER_COUNT, philox_words, unit_interval
 
 
 def test_a_stream_can_be_entered_at_any_count():

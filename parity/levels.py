@@ -1,0 +1,140 @@
+"""The levels at which two models are compared: names, forward, backward, interventions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import transformer_lens
+
+from jax_revinc import HookedTransformer
+from parity.comparison import Comparison, compare_tensors, gap
+from parity.sides import JaxSide, Question, Tensors, TorchSide
+
+REALISATIONS = 3
+"""How often TransformerLens' own float32 error is measured: on the weights as they are, then with all
+of them moved by an ulp. One measurement may be small by luck, and so would the bound be."""
+
+MEASURES = {"L1": "forward", "L2": "gradients", "L3": "interventions"}
+TITLES = {
+    "L0": "names and shapes",
+    "L1": "forward: activations, logits, losses",
+    "L2": "backward: gradients of the loss by activation and by parameter",
+    "L3": "interventions: logits after four edits at every hook",
+}
+
+NOISE_SHRINKS_BY = 1e6
+"""Rounding errors shrink by about 2**29 = 5e8 from float32 to float64; a bug does not shrink."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What one level found in one precision."""
+
+    name: str
+    dtype: str
+    comparisons: list[Comparison]
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {TITLES[self.name]}"
+
+    @property
+    def failures(self) -> list[Comparison]:
+        return [comparison for comparison in self.comparisons if not comparison.passed]
+
+    @property
+    def passed(self) -> bool:
+        return not self.failures
+
+
+def check_names(
+    ours: HookedTransformer, theirs: transformer_lens.HookedTransformer, question: Question
+) -> Level:
+    """Both sides have the same parameters, of the same shapes, and the same activations."""
+    mine = JaxSide(ours, question, "float64")
+    other = TorchSide(theirs, question, "float64")
+    comparisons = [
+        Comparison(name=name, shape=b or a or (), error=0.0 if a == b else float("inf"), bound=0.0)
+        for name, a, b in _pairs(mine.shapes(), other.shapes())
+    ]
+    only_here = sorted(mine.shapes().keys() - other.shapes().keys())
+    only_there = sorted(other.shapes().keys() - mine.shapes().keys())
+    remarks = [f"only in JAX: {', '.join(only_here)}"] * bool(only_here)
+    remarks += [f"only in TransformerLens: {', '.join(only_there)}"] * bool(only_there)
+    return Level("L0", "any", comparisons, remarks)
+
+
+def _pairs(
+    mine: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]
+) -> list[tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]]:
+    return [(name, mine.get(name), other.get(name)) for name in {**other, **mine}]
+
+
+def check_level(
+    name: str,
+    ours: HookedTransformer,
+    theirs: transformer_lens.HookedTransformer,
+    question: Question,
+    dtype: str,
+) -> Level:
+    """L1, L2 or L3 in one precision, with a diagnosis if it fails."""
+    level = Level(name, dtype, _compare(name, ours, theirs, question, dtype))
+    if level.failures:
+        level.remarks.append(first_divergence(level))
+        level.remarks.append(noise_or_bug(level, ours, theirs, question))
+    return level
+
+
+def _compare(
+    name: str,
+    ours: HookedTransformer,
+    theirs: transformer_lens.HookedTransformer,
+    question: Question,
+    dtype: str,
+) -> list[Comparison]:
+    measure = MEASURES[name]
+    truth_side = TorchSide(theirs, question, "float64")
+    mine: Tensors = getattr(JaxSide(ours, question, dtype), measure)()
+    truth: Tensors = getattr(truth_side, measure)()
+    if dtype == "float64":
+        return compare_tensors(mine, truth)
+    side = TorchSide(theirs, question, dtype)
+    own_errors = dict.fromkeys(truth, 0.0)
+    for seed in range(REALISATIONS):
+        result: Tensors = getattr(side.nudged(seed) if seed else side, measure)()
+        exact: Tensors = getattr(truth_side.nudged(seed), measure)() if seed else truth
+        for tensor in truth:
+            own_error = float(gap(result[tensor], exact[tensor]).max())
+            own_errors[tensor] = max(own_errors[tensor], own_error)
+    return compare_tensors(mine, truth, own_errors)
+
+
+def first_divergence(level: Level) -> str:
+    """The first tensor in execution order that differs, and both values where it differs most.
+
+    Gradients are computed from the last activation to the first, parameters' among them.
+    """
+    activations = [c for c in level.failures if "hook_" in c.name]
+    in_order = activations[::-1] if level.name == "L2" else activations
+    first = (in_order or level.failures)[0]
+    return (
+        f"first divergence: {first.name}{list(first.worst_index)} is {first.ours:.9g} in JAX and "
+        f"{first.theirs:.9g} in TransformerLens; what is computed before it agrees"
+    )
+
+
+def noise_or_bug(
+    level: Level,
+    ours: HookedTransformer,
+    theirs: transformer_lens.HookedTransformer,
+    question: Question,
+) -> str:
+    """What the other precision says about a failure."""
+    other_dtype = "float64" if level.dtype == "float32" else "float32"
+    others = {c.name: c for c in _compare(level.name, ours, theirs, question, other_dtype)}
+    worst = max(level.failures, key=lambda comparison: comparison.error)
+    pair = (worst.error, others[worst.name].error)
+    coarse, fine = pair if level.dtype == "float32" else pair[::-1]
+    verdict = "rounding" if coarse > NOISE_SHRINKS_BY * fine else "a bug"
+    return f"{worst.name} is off by {coarse:.1e} in float32 and {fine:.1e} in float64: this is {verdict}"

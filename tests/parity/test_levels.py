@@ -1,0 +1,208 @@
+"""The judge passes what is the same and names what is not, at every level and in both precisions."""
+
+import numpy as np
+import pytest
+
+from jax_revinc import HookedTransformer, Run, TrainConfig, train
+from jax_revinc.training import draw_weights
+from parity.__main__ import make_parser
+from parity.bridge import to_transformer_lens
+from parity.levels import check_level, check_names
+from parity.sides import JaxSide, Question
+from revinc.cli import run_command
+from revinc.tasks import predicted_positions
+
+CFG = TrainConfig(steps=200)
+TASK = CFG.task
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(CFG, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def question():
+    """A quarter of all sequences: enough to differ on, quick to intervene on."""
+    return Question(TASK.sequences()[::4], predicted_positions(TASK))
+
+
+@pytest.fixture(scope="module")
+def models(run):
+    ours = run.model()
+    return ours, to_transformer_lens(ours)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "n_tensors"), [("L1", 42), ("L2", 78), ("L3", 40)])
+def test_a_trained_model_passes(models, question, name, n_tensors, dtype):
+    level = check_level(name, *models, question, dtype)
+    assert level.passed, level.remarks
+    assert len(level.comparisons) == n_tensors
+
+
+@pytest.mark.parametrize("name", ["L1", "L2"])
+def test_a_fresh_model_passes(run, question, name):
+    ours = run.model(step=0)
+    for dtype in ("float32", "float64"):
+        level = check_level(name, ours, to_transformer_lens(ours), question, dtype)
+        assert level.passed, level.remarks
+
+
+def test_names_and_shapes_are_the_same(models, question):
+    level = check_names(*models, question)
+    assert level.passed
+    assert len(level.comparisons) == 78
+
+
+def test_names_that_one_side_lacks_are_listed(run, question):
+    smaller = CFG.model.replace(attn_only=True)
+    ours = HookedTransformer(
+        smaller, params=draw_weights(TrainConfig(model=smaller, task=TASK, steps=1))
+    )
+    level = check_names(ours, to_transformer_lens(run.model()), question)
+    assert not level.passed
+    assert "blocks.0.mlp.W_in" in level.remarks[0]
+    assert "blocks.1.hook_resid_mid" in level.remarks[0]
+    assert level.remarks[0].startswith("only in TransformerLens: ")
+
+
+def test_float64_agrees_far_below_its_bound(models, question):
+    level = check_level("L1", *models, question, "float64")
+    assert max(row.error for row in level.comparisons) < 1e-13
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """A function that makes our side report one activation spoiled."""
+
+    def spoil(name, change):
+        forward = JaxSide.forward
+
+        def spoiled(side):
+            activations = forward(side)
+            changed = change(activations.pop(name).copy())
+            return activations if changed is None else activations | {name: changed}
+
+        monkeypatch.setattr(JaxSide, "forward", spoiled)
+
+    return spoil
+
+
+def shift_one(activation):
+    activation.flat[3] += 1e-4 * np.abs(activation[np.isfinite(activation)]).max()
+    return activation
+
+
+def lose_an_infinity(activation):
+    activation[np.isinf(activation)] = 0.0
+    return activation
+
+
+def turn_an_infinity(activation):
+    activation[np.isinf(activation)] *= -1
+    return activation
+
+
+def make_nan(activation):
+    activation.flat[0] = np.nan
+    return activation
+
+
+SPOILED = [
+    ("blocks.1.attn.hook_z", shift_one),
+    ("logits", shift_one),
+    ("losses", shift_one),
+    ("hook_embed", shift_one),
+    ("blocks.0.attn.hook_attn_scores", lose_an_infinity),
+    ("blocks.0.attn.hook_attn_scores", turn_an_infinity),
+    ("blocks.0.mlp.hook_pre", make_nan),
+    ("blocks.0.mlp.hook_pre", lambda activation: activation[..., :1]),
+    ("blocks.0.mlp.hook_pre", lambda activation: None),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), SPOILED)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_spoiled_activation_fails_and_is_named(models, question, spoil, name, change, dtype):
+    spoil(name, change)
+    level = check_level("L1", *models, question, dtype)
+    assert [row.name for row in level.failures] == [name]
+    assert f"first divergence: {name}" in level.remarks[0]
+
+
+def test_an_activation_that_only_we_have_fails(models, question, monkeypatch):
+    forward = JaxSide.forward
+    monkeypatch.setattr(JaxSide, "forward", lambda side: forward(side) | {"more": np.zeros(1)})
+    level = check_level("L1", *models, question, "float64")
+    assert [row.name for row in level.failures] == ["more"]
+
+
+@pytest.mark.parametrize(
+    ("level", "first"),
+    [("L1", "blocks.1.mlp.hook_pre"), ("L2", None), ("L3", None)],
+)
+def test_a_wrong_weight_is_a_bug_at_every_level(run, question, level, first):
+    weights = run.state_dict()
+    theirs = to_transformer_lens(run.model())
+    weights["blocks.1.mlp.W_in"][0, 0] += 1e-2
+    ours = HookedTransformer(CFG.model, params=weights)
+    for dtype in ("float32", "float64"):
+        found = check_level(level, ours, theirs, question, dtype)
+        assert not found.passed
+        assert found.remarks[1].endswith("this is a bug")
+        if first:
+            assert f"first divergence: {first}" in found.remarks[0]
+
+
+def test_rounding_is_told_from_a_bug(models, question, monkeypatch):
+    """With no room for rounding at all, float32 fails, and the other precision says why."""
+    monkeypatch.setattr("parity.comparison.FLOAT32_FACTOR", 0.0)
+    level = check_level("L1", *models, question, "float32")
+    assert not level.passed
+    assert level.remarks[1].endswith("this is rounding")
+
+
+@pytest.mark.slow
+def test_float32_bound_holds_for_many_fresh_models(question):
+    failed = []
+    for seed in range(60):
+        ours = HookedTransformer(CFG.model, params=draw_weights(TrainConfig(init_seed=seed)))
+        theirs = to_transformer_lens(ours)
+        for name in ("L1", "L2"):
+            failed += check_level(name, ours, theirs, question, "float32").failures
+    assert not failed
+
+
+def test_the_command_prints_a_line_per_activation_and_exits_with_the_verdict(run, capsys):
+    argv = ["check", str(run.path), "--levels", "L0", "L1"]
+    assert run_command(make_parser(), argv) == 0
+    printed = capsys.readouterr().out
+    assert "PASS  L1 forward: activations, logits, losses, float64: 42 tensors" in printed
+    assert "PASS  L1 forward: activations, logits, losses, float32: 42 tensors" in printed
+    rows = [line.split()[0] for line in printed.splitlines() if "hook_" in line]
+    assert len(rows) == 80
+    assert rows[0] == "hook_embed"
+    assert rows[39] == "unembed.hook_out"
+
+
+def test_the_command_fails_when_a_tensor_does(run, capsys, spoil):
+    spoil("blocks.0.attn.hook_z", shift_one)
+    argv = ["check", str(run.path), "--dtype", "float64", "--levels", "L1"]
+    assert run_command(make_parser(), argv) == 1
+    printed = capsys.readouterr().out
+    assert "FAIL  L1" in printed
+    assert "first divergence: blocks.0.attn.hook_z" in printed
+
+
+def test_a_folder_without_a_run_gets_one_sentence(tmp_path, capsys):
+    assert run_command(make_parser(), ["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_run_of_the_reference_can_be_checked(tmp_path, capsys):
+    import torch_reference
+
+    reference = torch_reference.train(TrainConfig(steps=3), tmp_path / "run", device="cpu")
+    argv = ["check", str(Run.load(reference.path).path), "--levels", "L1", "--dtype", "float64"]
+    assert run_command(make_parser(), argv) == 0

@@ -216,15 +216,24 @@ class TorchSide:
         """See `JaxSide.interventions`."""
         with torch.no_grad():
             _, cache = self.model.run_with_cache(self._tokens[:, :-1])
-        return {name: np.stack([self._edited(name, edit) for edit in EDITS]) for name in cache}
+        return {name: self._edited(name) for name in cache}
 
-    def _edited(self, name: str, edit: Edit) -> np.ndarray:
+    def _edited(self, name: str) -> np.ndarray:
+        """The logits after each of `EDITS` at a hook, all in one pass over repeated tokens."""
+        batch, n_edits = len(self._tokens), len(EDITS)
+
         def apply(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+            by_edit = activation.unflatten(0, (n_edits, batch))
             along = torch.as_tensor(direction(activation.shape[-1]), dtype=activation.dtype)
-            rolled = torch.roll(activation, -1, 0)
-            edited = edit.keep * activation + edit.other * rolled + edit.add * along
-            return torch.where(activation.isfinite(), edited, activation)
+            edited = torch.stack(
+                [
+                    edit.keep * part + edit.other * torch.roll(part, -1, 0) + edit.add * along
+                    for edit, part in zip(EDITS, by_edit, strict=True)
+                ]
+            )
+            return torch.where(by_edit.isfinite(), edited, by_edit).flatten(0, 1)
 
+        fed = self._tokens[:, :-1].repeat(n_edits, 1)
         with torch.no_grad():
-            logits = self.model.run_with_hooks(self._tokens[:, :-1], fwd_hooks=[(name, apply)])
-        return cast(np.ndarray, logits.numpy())
+            logits = self.model.run_with_hooks(fed, fwd_hooks=[(name, apply)])
+        return cast(np.ndarray, logits.unflatten(0, (n_edits, batch)).numpy())

@@ -1,0 +1,251 @@
+"""The levels at which two trainings are compared: optimizer step, every step of a run, free running."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+import torch
+
+from jax_revinc import numerics
+from jax_revinc.engines import XlaEngine
+from jax_revinc.engines.xla import update
+from jax_revinc.optimizer import make_optimizer, optimizer_numbers
+from jax_revinc.training import draw_weights
+from parity.comparison import Comparison, compare_tensors, gap
+from parity.levels import Level
+from parity.sides import Tensors
+from revinc import TrainConfig
+from revinc.dataset import make_dataset
+from revinc.engine import Engine
+from revinc.schedule import draw_batches
+from revinc.weights import StateDict
+from torch_reference import TorchEngine
+from torch_reference.engine import MOMENTS
+
+ADAM_STATES = {"fresh": 0, "mid-run": 1234}
+"""Updates made before the one that is compared."""
+
+ONE_STEP_BOUND = 1e-12
+"""Absolute, on every parameter and moment after one step in float64."""
+
+ZERO_GRADIENT = 1e-13
+"""A parameter whose gradient never exceeds this has a zero gradient and rounding noise."""
+
+ZERO_GRADIENT_BOUND = 1e-8
+"""Absolute: Adam divides the noise by itself, and it comes out up to the learning rate / epsilon large."""
+
+STEPS_AT_ONCE = 250
+
+PARTED = 1e-6
+"""Two runs have parted when their losses differ by this much."""
+
+NUDGES = 4
+"""How many weights are moved by an ulp, one at a time, to see how fast a program parts from itself."""
+
+
+def check_optimizer(cfg: TrainConfig, dtype: str) -> Level:
+    """L4: one AdamW step from several states gives the same parameters and moments."""
+    comparisons = []
+    for label, count in ADAM_STATES.items():
+        for zero in (False, True):
+            rng = np.random.default_rng(count + zero)
+            before = random_adam_state(rng, count, zero)
+            truth = torch_step(cfg, before, count, "float64")
+            mine = jax_step(cfg, before, count, dtype)
+            own = None
+            if dtype == "float32":
+                theirs = torch_step(cfg, before, count, dtype)
+                own = {name: float(gap(theirs[name], truth[name]).max()) for name in truth}
+            name = f"{label}, zero gradient" if zero else label
+            comparisons += [
+                dataclasses.replace(row, name=f"{name}: {row.name}")
+                for row in compare_tensors(mine, truth, own)
+            ]
+    return Level("L4", dtype, comparisons)
+
+
+def random_adam_state(rng: np.random.Generator, count: int, zero_gradient: bool) -> Tensors:
+    """float32 numbers: a parameter, its gradient (of magnitudes from 1e-9 to 1) and its moments."""
+    shape = (40, 25)
+    magnitudes = 10.0 ** rng.uniform(-9, 0, shape)
+    tensors = {
+        "param": rng.normal(size=shape),
+        "grad": np.zeros(shape) if zero_gradient else rng.normal(size=shape) * magnitudes,
+        "exp_avg": (count > 0) * rng.normal(size=shape) * magnitudes,
+        "exp_avg_sq": (count > 0) * (rng.normal(size=shape) * magnitudes) ** 2,
+    }
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
+    """The parameter and its moments after one step of torch's AdamW."""
+    wide = {name: torch.from_numpy(array.astype(dtype)) for name, array in before.items()}
+    parameter = torch.nn.Parameter(wide["param"])
+    optimizer = torch.optim.AdamW(
+        [parameter], cfg.lr, (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
+    )
+    optimizer.state[parameter] = {
+        "step": torch.tensor(float(count)),
+        "exp_avg": wide["exp_avg"],
+        "exp_avg_sq": wide["exp_avg_sq"],
+    }
+    parameter.grad = wide["grad"]
+    optimizer.step()
+    state = optimizer.state[parameter]
+    after = {"param": parameter.detach(), **{m: state[m] for m in ("exp_avg", "exp_avg_sq")}}
+    return {name: tensor.numpy().copy() for name, tensor in after.items()}
+
+
+def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
+    """The parameter and its moments after one step of our optimizer."""
+    with numerics(cfg.model.replace(dtype=dtype)):
+        wide = {name: jax.numpy.asarray(array, dtype) for name, array in before.items()}
+        optimizer = make_optimizer(*optimizer_numbers(cfg))
+        state = adam_state(
+            optimizer.init(wide["param"]), count, wide["exp_avg"], wide["exp_avg_sq"]
+        )
+        updates, state = optimizer.update(wide["grad"], state, wide["param"])
+        after = optax.apply_updates(wide["param"], updates)
+        adam = state[0]  # type: ignore[index]
+        results = {"param": after, "exp_avg": adam.mu, "exp_avg_sq": adam.nu}
+        return {name: np.asarray(tensor) for name, tensor in results.items()}
+
+
+def adam_state(template: optax.OptState, count: object, mu: object, nu: object) -> optax.OptState:
+    """Our optimizer's state with these numbers in it."""
+    adam, *rest = template  # type: ignore[misc]
+    return (adam._replace(count=jax.numpy.asarray(count, np.int32), mu=mu, nu=nu), *rest)
+
+
+def check_every_step(
+    cfg: TrainConfig, on_progress: Callable[[int], None] = lambda _: None
+) -> Level:
+    """L5: from torch's state at every step of a run in float64, one step of ours is torch's next.
+
+    All steps are made in one compiled program over the stored trajectory.
+    """
+    cfg = in_float64(cfg)
+    trajectory = torch_trajectory(cfg, on_progress)
+    data = make_dataset(cfg)
+    batches = draw_batches(cfg.data_seed, data.train_rows, cfg.batch_size, 0, cfg.steps)
+    names = [name for name in trajectory if "/" not in name]
+    adam, rates = optimizer_numbers(cfg)
+
+    def step(inputs: tuple[dict[str, jax.Array], jax.Array, jax.Array]) -> dict[str, jax.Array]:
+        before, count, rows = inputs
+        params = {name: before[name] for name in names}
+        template = make_optimizer(adam, rates).init(params)
+        moments = [{n: before[f"{moment}/{n}"] for n in names} for moment in MOMENTS[:2]]
+        state = (params, adam_state(template, count, *moments))
+        tokens = jax.numpy.asarray(data.tokens)[rows]
+        (params, opt_state), _ = update(cfg.model, adam, data.predicted, rates, state, tokens)
+        after = {f"exp_avg/{n}": opt_state[0].mu[n] for n in names}  # type: ignore[index]
+        after |= {f"exp_avg_sq/{n}": opt_state[0].nu[n] for n in names}  # type: ignore[index]
+        return params | after
+
+    before = {name: array[:-1] for name, array in trajectory.items()}
+    with numerics(cfg.model):
+        inputs = (before, np.arange(cfg.steps), batches)
+        mine = jax.jit(lambda inputs: jax.lax.map(step, inputs, batch_size=STEPS_AT_ONCE))(inputs)
+    return Level("L5", "float64", [_compare_steps(cfg, n, mine, trajectory) for n in trajectory])
+
+
+def _compare_steps(
+    cfg: TrainConfig, name: str, mine: dict[str, jax.Array], trajectory: Tensors
+) -> Comparison:
+    after, ours = trajectory[name][1:], np.asarray(mine[name])
+    gaps = gap(ours, after)
+    worst = np.unravel_index(np.argmax(gaps), gaps.shape)
+    moment = trajectory[f"exp_avg/{name.split('/')[-1]}"]
+    gradient = (moment[1:] - cfg.b1 * moment[:-1]) / (1 - cfg.b1)
+    is_zero = float(np.abs(gradient).max()) <= ZERO_GRADIENT
+    return Comparison(
+        name=name,
+        shape=after.shape[1:],
+        error=float(gaps[worst]),
+        bound=ZERO_GRADIENT_BOUND if is_zero else ONE_STEP_BOUND,
+        worst_index=tuple(map(int, worst)),
+        ours=float(ours[worst]),
+        theirs=float(after[worst]),
+        note=f"worst at step {worst[0]}" + ", zero gradient" * is_zero,
+    )
+
+
+def torch_trajectory(cfg: TrainConfig, on_progress: Callable[[int], None]) -> Tensors:
+    """Parameters and moments of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
+    engine = TorchEngine(cfg, "cpu")
+    state = engine.start(draw_weights(cfg))
+    rows = make_dataset(cfg).train_rows
+    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, cfg.steps)
+    weights = engine.weights(state)
+    zeros = {f"{m}/{name}": np.zeros_like(w) for m in MOMENTS[:2] for name, w in weights.items()}
+    points = [weights | zeros]
+    for step in range(cfg.steps):
+        state, _ = engine.advance(state, batches[step : step + 1])
+        arrays = engine.to_arrays(state)
+        points.append({name: arrays[name] for name in points[0]})
+        on_progress(step + 1)
+    return {name: np.stack([point[name] for point in points]) for name in points[0]}
+
+
+def check_free_running(cfg: TrainConfig, steps: int = 400) -> Level:
+    """L6: let loose in float64, the two programs part no sooner than each parts from itself.
+
+    Training is chaotic: runs that differ by one ulp in one weight part exponentially. The step at which
+    losses differ by `PARTED` is compared between the frameworks and, within each, between the run and
+    runs with one weight moved by an ulp.
+    """
+    cfg = dataclasses.replace(in_float64(cfg), steps=min(steps, cfg.steps), snapshots=())
+    weights = draw_weights(cfg)
+    engines: dict[str, Engine] = {"JAX": XlaEngine(cfg), "torch": TorchEngine(cfg, "cpu")}
+    losses = {name: run_freely(engine, cfg, weights) for name, engine in engines.items()}
+    nudged = {
+        name: [run_freely(engine, cfg, nudge(weights, seed)) for seed in range(NUDGES)]
+        for name, engine in engines.items()
+    }
+    across = parting_step(losses["JAX"], losses["torch"])
+    within = {
+        name: [parting_step(losses[name], other) for other in others]
+        for name, others in nudged.items()
+    }
+    soonest = min(min(parts) for parts in within.values())
+    remarks = [f"JAX and torch part by {PARTED:g} at step {across}"]
+    remarks += [f"{name} parts from itself, one ulp apart, at {p}" for name, p in within.items()]
+    row = Comparison("parting step", (), error=float(soonest - across), bound=0.0, note=str(across))
+    return Level("L6", "float64", [row], remarks)
+
+
+def run_freely(engine: Engine, cfg: TrainConfig, weights: StateDict) -> np.ndarray:
+    """The losses of all steps."""
+    rows = make_dataset(cfg).train_rows
+    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, cfg.steps)
+    state, losses = engine.start(weights), []
+    for begin in range(0, cfg.steps, cfg.eval_every):
+        state, chunk = engine.advance(state, batches[begin : begin + cfg.eval_every])
+        losses.append(chunk)
+    return np.concatenate(losses)
+
+
+def nudge(weights: StateDict, seed: int) -> StateDict:
+    """The weights with one entry of one weight matrix moved up by an ulp."""
+    rng = np.random.default_rng(seed)
+    name = rng.choice([name for name in weights if ".W_" in name])
+    moved = weights[name].copy()
+    entry = rng.integers(moved.size)
+    moved.flat[entry] = np.nextafter(moved.flat[entry], np.inf)
+    return weights | {str(name): moved}
+
+
+def parting_step(losses: np.ndarray, others: np.ndarray) -> int:
+    """The first step at which the losses differ by `PARTED`, or the number of steps."""
+    apart = np.abs(losses - others) > PARTED
+    return int(np.argmax(apart)) if apart.any() else len(losses)
+
+
+def in_float64(cfg: TrainConfig) -> TrainConfig:
+    """The same run in float64."""
+    return dataclasses.replace(cfg, model=cfg.model.replace(dtype="float64"))

@@ -10,7 +10,7 @@ RUN ?= runs/demo
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/python -m jax_revinc train --out $(RUN) --snapshots every:100 --overwrite
-	$(BIN)/python -m parity check $(RUN)
+	$(BIN)/python -m parity check $(RUN) --levels L0 L1 L2 L3 L4
 	@echo
 	@echo "Open $(RUN)/report.html in a browser."
 

@@ -7,33 +7,44 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from jax_revinc import Run
 from parity.bridge import to_transformer_lens
-from parity.levels import MEASURES, Level, check_level, check_names
+from parity.levels import TITLES, Level, check_level, check_names
 from parity.sides import Question
+from parity.training_levels import check_every_step, check_optimizer
 from revinc.cli import run_command
 from revinc.config import DTYPES
 from revinc.tasks import predicted_positions
 
-LEVELS = ("L0", *MEASURES)
-
 
 def check_command(args: argparse.Namespace) -> int:
     run = Run.load(args.run)
-    task, console = run.config.task, Console(highlight=False)
-    ours = run.model()
-    theirs = to_transformer_lens(ours)
-    question = Question(task.sequences(), predicted_positions(task))
-    parts = [(name, dtype) for name in args.levels if name in MEASURES for dtype in args.dtype]
-    levels = [check_names(ours, theirs, question)] if "L0" in args.levels else []
-    for name, dtype in track(parts, "comparing", console=console, transient=True):
-        levels.append(check_level(name, ours, theirs, question, dtype))
+    console = Console(highlight=False)
+    levels = []
+    with console.status("comparing") as status:
+        for name in args.levels:
+            status.update(f"comparing: {name} {TITLES[name]}")
+            levels += check(run, name, args.dtype)
     for level in levels:
         show(console, level)
     return 0 if all(level.passed for level in levels) else 1
+
+
+def check(run: Run, name: str, dtypes: list[str]) -> list[Level]:
+    """One level in each precision that it has: L0 needs none, L5 is of float64 alone."""
+    ours = run.model()
+    theirs = to_transformer_lens(ours)
+    task = run.config.task
+    question = Question(task.sequences(), predicted_positions(task))
+    if name == "L0":
+        return [check_names(ours, theirs, question)]
+    if name == "L5":
+        return [check_every_step(run.config)]
+    if name == "L4":
+        return [check_optimizer(run.config, dtype) for dtype in dtypes]
+    return [check_level(name, ours, theirs, question, dtype) for dtype in dtypes]
 
 
 def show(console: Console, level: Level) -> None:
@@ -69,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"], help="default: both"
     )
     check.add_argument(
-        "--levels", nargs="+", choices=LEVELS, default=list(LEVELS), help="default: all"
+        "--levels", nargs="+", choices=TITLES, default=list(TITLES), help="default: all"
     )
     check.set_defaults(command=check_command)
     return parser

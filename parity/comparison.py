@@ -14,6 +14,10 @@ FLOAT64_BOUND = 1e-12
 FLOAT32_FACTOR = 4.0
 """In float32 we may be this many times as far from the float64 truth as TransformerLens is."""
 
+FLOAT32_ULP = 2.0**-23
+"""TransformerLens' own error counts as at least an ulp of the tensor's largest value, unless it is zero
+(copies must be exact): torch sums pairwise, XLA in a row, and neither owes the other a fraction of an ulp."""
+
 MEASURED_ZERO = 1e-12
 """A tensor whose largest value is this share of its level's largest is a zero and its rounding noise,
 such as the gradient of b_K, to which softmax is blind. Its error counts against the level's largest."""
@@ -65,7 +69,7 @@ def compare_tensors(
                 name=name,
                 shape=true.shape,
                 error=float(gaps[worst] / scale),
-                bound=FLOAT32_FACTOR * own_errors[name] / scale if own_errors else FLOAT64_BOUND,
+                bound=float32_bound(own_errors[name] / scale) if own_errors else FLOAT64_BOUND,
                 same_infinities=np.array_equal(
                     infinities(ours[name]), infinities(true), equal_nan=True
                 ),
@@ -76,6 +80,11 @@ def compare_tensors(
             )
         )
     return comparisons
+
+
+def float32_bound(own_error: float) -> float:
+    """How far ours may be, normwise, where TransformerLens is this far."""
+    return FLOAT32_FACTOR * max(own_error, FLOAT32_ULP) if own_error else 0.0
 
 
 def incomparable(name: str, ours: np.ndarray | None, truth: np.ndarray | None) -> Comparison:

@@ -24,7 +24,6 @@ TITLES = {
     "L3": "interventions: logits after four edits at every hook",
     "L4": "optimizer: one AdamW step",
     "L5": "one step of ours from every state of a torch run",
-    "L6": "free running",
 }
 
 NOISE_SHRINKS_BY = 1e6

@@ -1,0 +1,109 @@
+"""The judges of the optimizer and of every step pass ours, and fail what is not AdamW."""
+
+from dataclasses import replace
+
+import numpy as np
+import optax
+import pytest
+
+from jax_revinc import TrainConfig
+from parity import training_levels
+from parity.training_levels import check_every_step, check_optimizer
+
+CFG = TrainConfig(steps=40)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"lr": 0.3, "weight_decay": 0.5}, {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3}]
+)
+def test_one_step_of_adamw_passes(dtype, changes):
+    level = check_optimizer(replace(CFG, **changes), dtype)
+    assert level.passed, level.failures
+    assert len(level.comparisons) == 12
+
+
+def adamw(**changes):
+    """Our optimizer with something else in place of what torch does."""
+    return lambda adam, rates: optax.adamw(
+        **{
+            "learning_rate": rates.lr,
+            "b1": adam.b1,
+            "b2": adam.b2,
+            "eps": adam.eps,
+            "weight_decay": rates.weight_decay,
+        }
+        | changes
+    )
+
+
+MUTANTS = {
+    "optax's default weight decay": adamw(weight_decay=1e-4),
+    "no weight decay": lambda adam, rates: optax.adam(rates.lr, *adam),
+    "coupled weight decay": lambda adam, rates: optax.chain(
+        optax.add_decayed_weights(rates.weight_decay), optax.adam(rates.lr, *adam)
+    ),
+    "epsilon inside the root": lambda adam, rates: optax.adamw(
+        rates.lr, adam.b1, adam.b2, 0.0, adam.eps, weight_decay=rates.weight_decay
+    ),
+    "another b2": adamw(b2=0.99),
+    "Nesterov momentum": adamw(nesterov=True),
+}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_another_optimizer_fails_in_float64(monkeypatch, mutant):
+    monkeypatch.setattr(training_levels, "make_optimizer", MUTANTS[mutant])
+    assert not check_optimizer(CFG, "float64").passed
+
+
+@pytest.fixture(scope="module")
+def trajectory():
+    cfg = training_levels.in_float64(CFG)
+    return training_levels.torch_trajectory(cfg)
+
+
+@pytest.fixture
+def walk(monkeypatch, trajectory):
+    """A function that judges every step of one torch run, walked only once."""
+    monkeypatch.setattr(training_levels, "torch_trajectory", lambda cfg: trajectory)
+    return lambda: check_every_step(CFG)
+
+
+def test_every_step_of_a_run_passes(walk):
+    level = walk()
+    assert level.passed, level.failures
+    assert len(level.comparisons) == 3 * 38
+    zero = [row.name for row in level.comparisons if "zero gradient" in row.note]
+    assert {name.split("/")[-1] for name in zero} == {f"blocks.{i}.attn.b_K" for i in (0, 1)}
+
+
+def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
+    draw = training_levels.draw_batches
+    monkeypatch.setattr(
+        training_levels, "draw_batches", lambda s, r, b, start, stop: draw(s, r, b, 1, stop + 1)
+    )
+    assert len(walk().failures) > 90
+
+
+def test_a_loss_on_all_positions_fails(walk, monkeypatch):
+    update = training_levels.update
+
+    def on_all_positions(cfg, adam, predicted, *rest):
+        return update(cfg, adam, tuple(range(1, 9)), *rest)
+
+    monkeypatch.setattr(training_levels, "update", on_all_positions)
+    assert len(walk().failures) > 90
+
+
+def test_one_wrong_step_is_named(walk, trajectory):
+    wrong = {name: array.copy() for name, array in trajectory.items()}
+    wrong["unembed.W_U"][17, 2, 3] += 1e-9
+    trajectory_before = trajectory["unembed.W_U"]
+    trajectory["unembed.W_U"] = wrong["unembed.W_U"]
+    try:
+        failed = {row.name: row for row in walk().failures}
+    finally:
+        trajectory["unembed.W_U"] = trajectory_before
+    assert failed["unembed.W_U"].note == "worst at step 16"
+    assert np.isclose(failed["unembed.W_U"].error, 1e-9, rtol=0.1)

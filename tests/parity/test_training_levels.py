@@ -37,12 +37,20 @@ def adamw(**changes):
     )
 
 
+def coupled(adam, rates):
+    """Weight decay as part of the gradient: Adam with an L2 penalty."""
+    inner = optax.adamw(rates.lr, *adam, weight_decay=0.0)
+
+    def update(gradient, state, param):
+        return inner.update(gradient + rates.weight_decay * param, state, param)
+
+    return optax.GradientTransformation(inner.init, update)
+
+
 MUTANTS = {
     "optax's default weight decay": adamw(weight_decay=1e-4),
     "no weight decay": lambda adam, rates: optax.adam(rates.lr, *adam),
-    "coupled weight decay": lambda adam, rates: optax.chain(
-        optax.add_decayed_weights(rates.weight_decay), optax.adam(rates.lr, *adam)
-    ),
+    "coupled weight decay": coupled,
     "epsilon inside the root": lambda adam, rates: optax.adamw(
         rates.lr, adam.b1, adam.b2, 0.0, adam.eps, weight_decay=rates.weight_decay
     ),

@@ -37,6 +37,7 @@ def train_command(args: argparse.Namespace) -> None:
         reporter=reporter,
     )
     reporter.finished(run)
+    reporter.say(f"For its page: jax-revinc report {run.path}")
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import transformer_lens
@@ -56,23 +57,18 @@ def check_names(
     ours: HookedTransformer, theirs: transformer_lens.HookedTransformer, question: Question
 ) -> Level:
     """Both sides have the same parameters, of the same shapes, and the same activations."""
-    mine = JaxSide(ours, question, "float64")
-    other = TorchSide(theirs, question, "float64")
-    comparisons = [
-        Comparison(name=name, shape=b or a or (), error=0.0 if a == b else float("inf"), bound=0.0)
-        for name, a, b in _pairs(mine.shapes(), other.shapes())
+    here = JaxSide(ours, question, "float64").shapes()
+    there = TorchSide(theirs, question, "float64").shapes()
+    comparisons = []
+    for name in there | here:
+        same = here.get(name) == there.get(name)
+        shape = there.get(name) or here.get(name) or ()
+        comparisons.append(Comparison(name, shape, error=0.0 if same else math.inf, bound=0.0))
+    alone = {"JAX": here.keys() - there.keys(), "TransformerLens": there.keys() - here.keys()}
+    remarks = [
+        f"only in {side}: {', '.join(sorted(names))}" for side, names in alone.items() if names
     ]
-    only_here = sorted(mine.shapes().keys() - other.shapes().keys())
-    only_there = sorted(other.shapes().keys() - mine.shapes().keys())
-    remarks = [f"only in JAX: {', '.join(only_here)}"] * bool(only_here)
-    remarks += [f"only in TransformerLens: {', '.join(only_there)}"] * bool(only_there)
     return Level("L0", "any", comparisons, remarks)
-
-
-def _pairs(
-    mine: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]
-) -> list[tuple[str, tuple[int, ...] | None, tuple[int, ...] | None]]:
-    return [(name, mine.get(name), other.get(name)) for name in {**other, **mine}]
 
 
 def check_level(
@@ -83,35 +79,40 @@ def check_level(
     dtype: str,
 ) -> Level:
     """L1, L2 or L3 in one precision, with a diagnosis if it fails."""
-    level = Level(name, dtype, _compare(name, ours, theirs, question, dtype))
+    mine, truth = measure(name, ours, theirs, question, dtype)
+    errors = own_errors(name, theirs, question, truth) if dtype == "float32" else None
+    level = Level(name, dtype, compare_tensors(mine, truth, errors))
     if level.failures:
         level.remarks.append(first_divergence(level))
         level.remarks.append(noise_or_bug(level, ours, theirs, question))
     return level
 
 
-def _compare(
+def measure(
     name: str,
     ours: HookedTransformer,
     theirs: transformer_lens.HookedTransformer,
     question: Question,
     dtype: str,
-) -> list[Comparison]:
-    measure = MEASURES[name]
-    truth_side = TorchSide(theirs, question, "float64")
-    mine: Tensors = getattr(JaxSide(ours, question, dtype), measure)()
-    truth: Tensors = getattr(truth_side, measure)()
-    if dtype == "float64":
-        return compare_tensors(mine, truth)
-    side = TorchSide(theirs, question, dtype)
-    own_errors = dict.fromkeys(truth, 0.0)
+) -> tuple[Tensors, Tensors]:
+    """Our tensors of a level in `dtype`, and the truth: TransformerLens' in float64."""
+    mine = getattr(JaxSide(ours, question, dtype), MEASURES[name])()
+    return mine, getattr(TorchSide(theirs, question, "float64"), MEASURES[name])()
+
+
+def own_errors(
+    name: str, theirs: transformer_lens.HookedTransformer, question: Question, truth: Tensors
+) -> dict[str, float]:
+    """TransformerLens' largest float32 error of every tensor of a level, over `REALISATIONS`."""
+    narrow, wide = (TorchSide(theirs, question, dtype) for dtype in ("float32", "float64"))
+    errors = dict.fromkeys(truth, 0.0)
     for seed in range(REALISATIONS):
-        result: Tensors = getattr(side.nudged(seed) if seed else side, measure)()
-        exact: Tensors = getattr(truth_side.nudged(seed), measure)() if seed else truth
+        result: Tensors = getattr(narrow.nudged(seed) if seed else narrow, MEASURES[name])()
+        exact: Tensors = getattr(wide.nudged(seed), MEASURES[name])() if seed else truth
         for tensor in truth:
-            own_error = float(gap(result[tensor], exact[tensor]).max())
-            own_errors[tensor] = max(own_errors[tensor], own_error)
-    return compare_tensors(mine, truth, own_errors)
+            error = float(gap(result[tensor], exact[tensor]).max())
+            errors[tensor] = max(errors[tensor], error)
+    return errors
 
 
 def first_divergence(level: Level) -> str:
@@ -136,7 +137,8 @@ def noise_or_bug(
 ) -> str:
     """What the other precision says about a failure."""
     other_dtype = "float64" if level.dtype == "float32" else "float32"
-    others = {c.name: c for c in _compare(level.name, ours, theirs, question, other_dtype)}
+    measured = measure(level.name, ours, theirs, question, other_dtype)
+    others = {row.name: row for row in compare_tensors(*measured)}  # for their errors alone
     worst = max(level.failures, key=lambda comparison: comparison.error)
     pair = (worst.error, others[worst.name].error)
     coarse, fine = pair if level.dtype == "float32" else pair[::-1]

@@ -22,7 +22,7 @@ from revinc.checkpoint import Checkpoint
 from revinc.config import HookedTransformerConfig, TrainConfig
 from revinc.engine import Engine
 from revinc.runs import Run
-from revinc.weights import parameter_shapes
+from revinc.weights import parameter_count, parameter_shapes
 
 
 class Reporter:
@@ -105,9 +105,8 @@ def parameter_table(cfg: HookedTransformerConfig) -> Table:
     """Every parameter's name, shape and size, with the total below."""
     shapes = parameter_shapes(cfg)
     table = Table("parameter", "shape", box=None, show_footer=True, header_style="bold")
-    total = sum(map(math.prod, shapes.values()))
     table.columns[0].footer = "total"
-    table.add_column("size", justify="right", footer=f"{total:,}")
+    table.add_column("size", justify="right", footer=f"{parameter_count(cfg):,}")
     for name, shape in shapes.items():
         table.add_row(name, str(list(shape)), f"{math.prod(shape):,}")
     return table

@@ -54,13 +54,15 @@ def run_training(
         reporter.header(cfg, engine)
         if resume and not writer.resumed:
             reporter.say(f"nothing to resume in {out}: starting at step 0")
-        if Run.load(out).finished:
+        run = Run.load(out)
+        if run.finished:
             reporter.say(f"{out} is finished already")
         else:
-            _train(cfg, engine, writer, reporter)
+            _train(run, engine, writer, reporter)
 
 
-def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
+def _train(run: Run, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
+    cfg = run.config
     saved_at = time.monotonic()
     point = None
 
@@ -69,7 +71,7 @@ def _train(cfg: TrainConfig, engine: Engine, writer: RunWriter, reporter: Report
             writer.save_snapshot(point.step, weights_at(engine, point))
 
     try:
-        initial = Run.load(writer.path).state_dict(step=0)
+        initial = run.state_dict(step=0)
         point = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
         keep_if_due(point)  # it may have been interrupted just before it was
         with reporter.training(cfg, point):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,11 @@ def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
     return {
         f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()
     }
+
+
+def parameter_count(cfg: HookedTransformerConfig) -> int:
+    """How many numbers training adjusts."""
+    return sum(map(math.prod, parameter_shapes(cfg).values()))
 
 
 def check_shapes(

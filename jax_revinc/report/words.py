@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig, ReverseIncrement, Task
-from revinc.weights import parameter_shapes
+from revinc.weights import parameter_count
 
 MLP_OUTS = (
     "What each MLP adds to the residual stream at every position: here a token that attention fetched "
@@ -66,11 +64,6 @@ def model_size(cfg: HookedTransformerConfig) -> str:
     """A model's size in a line."""
     mlp = "no MLPs" if cfg.attn_only else f"d_mlp {cfg.d_mlp}"
     return f"{count(cfg.n_layers, 'layer')}, {count(cfg.n_heads, 'head')} each, d_model {cfg.d_model}, {mlp}"
-
-
-def parameter_count(cfg: HookedTransformerConfig) -> int:
-    """How many numbers training adjusts."""
-    return sum(math.prod(shape) for shape in parameter_shapes(cfg).values())
 
 
 def count(number: int, thing: str) -> str:

@@ -1,1 +1,7 @@
 """The bridge and the judge: the only package that sees both frameworks."""
+
+from parity.bridge import from_torch, to_torch
+from parity.check import assert_parity, check, compare
+from parity.report import Report
+
+__all__ = ["Report", "assert_parity", "check", "compare", "from_torch", "to_torch"]

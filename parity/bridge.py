@@ -1,39 +1,43 @@
-"""Models across the frameworks, both ways."""
+"""Models across the frameworks, both ways, in whichever TransformerLens is installed."""
 
 from __future__ import annotations
 
-import transformer_lens
+from typing import Any
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
-from torch_reference.model import make_model, read_weights, write_weights
+from torch.nn import Module
+
+from jax_revinc import HookedTransformer, HookedTransformerConfig, Run, UserError
+from torch_reference import adapter
 
 WITHOUT_EFFECT = ("device", "seed", "n_params", "model_name", "init_weights", "tie_word_embeddings")
 """Fields of a TransformerLens config that change nothing about a model's forward pass."""
 
 
-def to_transformer_lens(
-    model: HookedTransformer, device: str = "cpu"
-) -> transformer_lens.HookedTransformer:
-    """The same model in TransformerLens 3.9."""
-    theirs = make_model(model.cfg, device)
-    write_weights(theirs, model.cfg, model.state_dict())
+def to_torch(model: HookedTransformer | Run, device: str = "cpu") -> Module:
+    """The same model in TransformerLens: a `HookedTransformer` of 3.9, a `TransformerBridge` of 4.x.
+
+    Args:
+        model: ours, or a finished run.
+        device: a torch device.
+    """
+    ours = model.model() if isinstance(model, Run) else model
+    theirs = adapter.make_model(ours.cfg, device)
+    adapter.write_weights(theirs, ours.cfg, ours.state_dict())
     return theirs
 
 
-def from_transformer_lens(model: transformer_lens.HookedTransformer) -> HookedTransformer:
-    """The same model in JAX.
+def from_torch(model: Any) -> HookedTransformer:
+    """The same model in JAX, from the installed TransformerLens' own.
 
     Raises:
         UserError: if its config has a field whose value is not implemented here.
     """
-    cfg = config_from_transformer_lens(model.cfg)
-    return HookedTransformer(cfg, params=read_weights(model, cfg))
+    cfg = config_from_torch(model.cfg)
+    return HookedTransformer(cfg, params=adapter.read_weights(model, cfg))
 
 
-def config_from_transformer_lens(
-    cfg: transformer_lens.HookedTransformerConfig,
-) -> HookedTransformerConfig:
-    """Our config for theirs.
+def config_from_torch(cfg: Any) -> HookedTransformerConfig:
+    """Our config for TransformerLens'.
 
     Raises:
         UserError: naming every field whose value is not implemented here.
@@ -43,9 +47,7 @@ def config_from_transformer_lens(
     ours = HookedTransformerConfig.from_dict(
         {name: plain(value) for name, value in theirs.items() if name in known}
     )
-    rebuilt = transformer_lens.HookedTransformerConfig(
-        **ours.to_dict() | {"dtype": cfg.dtype, "device": cfg.device}
-    ).to_dict()
+    rebuilt = adapter.rebuilt_config(ours, cfg)
     lost = [
         f"{name}={value!r}"
         for name, value in cfg.to_dict().items()

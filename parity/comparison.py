@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parity.sides import Tensors
+from parity.question import Tensors
 
 FLOAT64_BOUND = 1e-12
 """Normwise, on every tensor in float64."""
@@ -36,11 +36,25 @@ class Comparison:
     ours: float = 0.0
     theirs: float = 0.0
     note: str = ""
+    known: str = ""
+    """Why TransformerLens is known to differ here, if it is: then agreement is what fails."""
 
     @property
     def passed(self) -> bool:
         """False for a NaN error too."""
-        return self.same_infinities and self.error <= self.bound
+        same = self.same_infinities and self.error <= self.bound
+        return same != bool(self.known)
+
+    def cells(self) -> dict[str, str]:
+        """See `parity.levels.Row`."""
+        verdict = "differs, as known" if self.known else "ok"
+        return {
+            "tensor": f"{self.name} ({self.note})" if self.note else self.name,
+            "shape": str(list(self.shape)),
+            "error": f"{self.error:.1e}",
+            "bound": f"{self.bound:.1e}",
+            "verdict": verdict if self.passed else "FAIL",
+        }
 
 
 def compare_tensors(
@@ -109,4 +123,4 @@ def gap(value: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Absolute differences in float64; 0 where the truth is infinite, NaN counts as infinite."""
     with np.errstate(invalid="ignore"):
         difference = np.abs(value.astype(np.float64) - truth)
-    return np.where(np.isfinite(truth), np.nan_to_num(difference, nan=np.inf), 0.0)
+    return np.where(np.isfinite(truth), np.nan_to_num(difference, nan=np.inf, posinf=np.inf), 0.0)

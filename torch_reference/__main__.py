@@ -1,4 +1,4 @@
-"""``python -m torch_reference train``: the tutorial's program on TransformerLens, same run folder."""
+"""``python -m torch_reference train | population``: the tutorial's program on TransformerLens."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from revinc import UserError
+from revinc import PRESETS, UserError
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
 from revinc.runs import Run
 from revinc.validation import require_int
+from torch_reference.population import train_population
 from torch_reference.training import train
 
 OF_INITIAL_WEIGHTS = ("seed", "init_seed", "init_mode", "initializer_range")
@@ -40,6 +41,16 @@ def train_command(args: argparse.Namespace) -> None:
     reporter.say(f"For its page: jax-revinc report {run.path}")
 
 
+def population_command(args: argparse.Namespace) -> None:
+    require_int("seeds", args.seeds, at_least=1)
+    require_int("jobs", args.jobs, at_least=1)
+    command = f"python -m torch_reference population --preset {args.preset} --seeds {args.seeds}"
+    cfg = PRESETS[args.preset]
+    outcomes = train_population(cfg, range(args.seeds), args.out, args.jobs, command)
+    solved = (outcomes.final("holdout_accuracy") == 1).mean()
+    print(f"{len(outcomes.table)} seeds in {args.out}; {solved:.1%} reach 100% on the holdout")
+
+
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="torch_reference", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -56,6 +67,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     training.add_argument("--device", help="a torch device (default: the GPU if there is one)")
     training.set_defaults(command=train_command)
+
+    many = commands.add_parser("population", help="train many seeds, keep what became of each")
+    many.add_argument("--preset", choices=PRESETS, default="tutorial", help="default: tutorial")
+    many.add_argument("--seeds", type=int, required=True, metavar="N", help="seeds 0 to N - 1")
+    many.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
+    many.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="Parquet; seeds in it are kept"
+    )
+    many.set_defaults(command=population_command)
     return parser
 
 

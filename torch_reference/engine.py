@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from transformer_lens import HookedTransformer
 
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.engine import METRICS
 from revinc.weights import StateDict
-from torch_reference.model import make_model, read_weights, write_weights
+from torch_reference.adapter import Model
+from torch_reference.installed import VERSION, adapter
 from torch_reference.objective import mean_loss, predictions, token_losses
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -23,7 +23,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 class State:
     """A model and its optimizer, changed in place."""
 
-    model: HookedTransformer
+    model: Model
     optimizer: torch.optim.AdamW
 
 
@@ -34,7 +34,12 @@ class TorchEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         on_gpu = device.startswith("cuda")
         self.cfg = cfg
-        self.identity = {"name": "torch", "platform": device, "torch": torch.__version__}
+        self.identity = {
+            "name": "torch",
+            "platform": device,
+            "torch": torch.__version__,
+            "transformer_lens": VERSION,
+        }
         self.device = f"{device}: {torch.cuda.get_device_name(device)}" if on_gpu else device
         self._torch_device = device
         dataset = make_dataset(cfg)
@@ -43,8 +48,8 @@ class TorchEngine:
         self._splits = (dataset.train_rows, dataset.holdout_rows)
 
     def start(self, weights: StateDict) -> State:
-        model = make_model(self.cfg.model, self._torch_device)
-        write_weights(model, self.cfg.model, weights)
+        model = adapter.make_model(self.cfg.model, self._torch_device)
+        adapter.write_weights(model, self.cfg.model, weights)
         optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=self.cfg.lr,
@@ -78,24 +83,28 @@ class TorchEngine:
         return dict(zip(METRICS, losses + accuracies, strict=True))
 
     def weights(self, state: State) -> StateDict:
-        return read_weights(state.model, self.cfg.model)
+        return adapter.read_weights(state.model, self.cfg.model)
 
     def to_arrays(self, state: State) -> dict[str, np.ndarray]:
         arrays = dict(self.weights(state))
-        for name, parameter in state.model.named_parameters():
+        cfg = self.cfg.model
+        for name, parameter in adapter.trainable(state.model, cfg).items():
             for moment, value in state.optimizer.state[parameter].items():
-                arrays[f"{moment}/{name}"] = value.detach().cpu().numpy().copy()
+                ours = adapter.to_3_9(cfg, name, value) if value.ndim else value
+                arrays[f"{moment}/{name}"] = ours.detach().cpu().numpy().copy()
         return arrays
 
     def from_arrays(self, arrays: dict[str, np.ndarray]) -> State:
         state = self.start({name: value for name, value in arrays.items() if "/" not in name})
-        for name, parameter in state.model.named_parameters():
+        cfg = self.cfg.model
+        for name, parameter in adapter.trainable(state.model, cfg).items():
             if f"step/{name}" in arrays:
+                kept = {m: torch.from_numpy(arrays[f"{m}/{name}"].copy()) for m in MOMENTS}
                 # AdamW keeps its step count on the CPU, the moments beside their parameter.
                 state.optimizer.state[parameter] = {
-                    moment: torch.from_numpy(arrays[f"{moment}/{name}"].copy()).to(
-                        "cpu" if moment == "step" else self._torch_device
-                    )
-                    for moment in MOMENTS
+                    moment: adapter.from_3_9(cfg, name, value).to(self._torch_device)
+                    if value.ndim
+                    else value
+                    for moment, value in kept.items()
                 }
         return state

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformer_lens import HookedTransformer
+
+from torch_reference.adapter import Model
 
 
 def predictions(
-    model: HookedTransformer,
+    model: Model,
     tokens: Int[Tensor, "batch seq"],
     predicted: Int[Tensor, " n_predicted"],
 ) -> tuple[Float[Tensor, "batch n_predicted d_vocab_out"], Int[Tensor, "batch n_predicted"]]:
@@ -27,7 +28,7 @@ def token_losses(
 
 
 def mean_loss(
-    model: HookedTransformer,
+    model: Model,
     tokens: Int[Tensor, "batch seq"],
     predicted: Int[Tensor, " n_predicted"],
 ) -> Float[Tensor, ""]:

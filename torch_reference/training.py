@@ -10,7 +10,7 @@ from revinc.runs import Run
 from revinc.trainer import run_training
 from revinc.weights import StateDict
 from torch_reference.engine import TorchEngine
-from torch_reference.model import make_model, read_weights
+from torch_reference.installed import adapter
 
 
 def train(
@@ -45,7 +45,7 @@ def train(
     run_training(
         cfg,
         engine,
-        lambda: read_weights(make_model(cfg.model, seed=cfg.init_seed), cfg.model),
+        lambda: initial_weights(cfg),
         out,
         init,
         resume,
@@ -53,3 +53,8 @@ def train(
         reporter or Reporter(quiet=True),
     )
     return Run.load(out)
+
+
+def initial_weights(cfg: TrainConfig) -> StateDict:
+    """TransformerLens' own draw of a run's initial weights, from its `init_seed`."""
+    return adapter.read_weights(adapter.make_model(cfg.model, seed=cfg.init_seed), cfg.model)

@@ -6,8 +6,8 @@ import torch
 from flax import nnx
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
-from parity.bridge import from_transformer_lens, to_transformer_lens
-from torch_reference import make_model
+from parity import from_torch, to_torch
+from torch_reference import adapter
 
 CONFIGS = {
     "tutorial": {"n_layers": 2, "d_model": 4, "d_head": 2, "n_heads": 1, "d_mlp": 4},
@@ -53,23 +53,23 @@ def assert_same_model(ours, theirs, tokens):
 
 def test_our_model_is_the_same_in_transformer_lens(cfg, tokens):
     ours = HookedTransformer(cfg, rngs=nnx.Rngs(1))
-    assert_same_model(ours, to_transformer_lens(ours), tokens)
+    assert_same_model(ours, to_torch(ours), tokens)
 
 
 def test_transformer_lens_model_is_the_same_here(cfg, tokens):
-    theirs = make_model(cfg, seed=2)
+    theirs = adapter.make_model(cfg, seed=2)
     # Fresh biases and gains are zeros and ones; noise makes every parameter matter.
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter += 0.3 * torch.randn(
                 parameter.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
             )
-    assert_same_model(from_transformer_lens(theirs), theirs, tokens)
+    assert_same_model(from_torch(theirs), theirs, tokens)
 
 
 def test_a_round_trip_changes_no_bit(cfg):
     ours = HookedTransformer(cfg, rngs=nnx.Rngs(3))
-    back = from_transformer_lens(to_transformer_lens(ours))
+    back = from_torch(to_torch(ours))
     assert back.cfg == ours.cfg
     for name, weight in ours.state_dict().items():
         np.testing.assert_array_equal(back.state_dict()[name], weight)
@@ -92,4 +92,4 @@ def test_a_config_that_is_not_implemented_is_refused_by_name():
         UserError,
         match=r"gated_mlp=True.*use_attn_scale=False|use_attn_scale=False.*gated_mlp=True",
     ):
-        from_transformer_lens(transformer_lens.HookedTransformer(cfg))
+        from_torch(transformer_lens.HookedTransformer(cfg))

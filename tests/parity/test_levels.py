@@ -6,9 +6,11 @@ import pytest
 from jax_revinc import HookedTransformer, Run, TrainConfig, train
 from jax_revinc.training import draw_weights
 from parity.__main__ import make_parser
-from parity.bridge import to_transformer_lens
-from parity.levels import check_level, check_names
-from parity.sides import JaxSide, Question
+from parity.bridge import to_torch
+from parity.jax_side import JaxSide
+from parity.model_levels import check_level, check_names
+from parity.pair import Pair
+from parity.question import Question
 from revinc.cli import run_command
 from revinc.tasks import predicted_positions
 
@@ -28,31 +30,31 @@ def question():
 
 
 @pytest.fixture(scope="module")
-def models(run):
+def pair(run, question):
     ours = run.model()
-    return ours, to_transformer_lens(ours)
+    return Pair(ours, to_torch(ours), question)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("name", "n_tensors"), [("L1", 42), ("L2", 78), ("L3", 40)])
-def test_a_trained_model_passes(models, question, name, n_tensors, dtype):
-    level = check_level(name, *models, question, dtype)
+def test_a_trained_model_passes(pair, name, n_tensors, dtype):
+    level = check_level(name, pair, dtype)
     assert level.passed, level.remarks
-    assert len(level.comparisons) == n_tensors
+    assert len(level.rows) == n_tensors
 
 
 @pytest.mark.parametrize("name", ["L1", "L2"])
 def test_a_fresh_model_passes(run, question, name):
     ours = run.model(step=0)
     for dtype in ("float32", "float64"):
-        level = check_level(name, ours, to_transformer_lens(ours), question, dtype)
+        level = check_level(name, Pair(ours, to_torch(ours), question), dtype)
         assert level.passed, level.remarks
 
 
-def test_names_and_shapes_are_the_same(models, question):
-    level = check_names(*models, question)
+def test_names_and_shapes_are_the_same(pair):
+    level = check_names(pair)
     assert level.passed
-    assert len(level.comparisons) == 78
+    assert len(level.rows) == 78
 
 
 def test_names_that_one_side_lacks_are_listed(run, question):
@@ -60,16 +62,16 @@ def test_names_that_one_side_lacks_are_listed(run, question):
     ours = HookedTransformer(
         smaller, params=draw_weights(TrainConfig(model=smaller, task=TASK, steps=1))
     )
-    level = check_names(ours, to_transformer_lens(run.model()), question)
+    level = check_names(Pair(ours, to_torch(run.model()), question))
     assert not level.passed
     assert "blocks.0.mlp.W_in" in level.remarks[0]
     assert "blocks.1.hook_resid_mid" in level.remarks[0]
     assert level.remarks[0].startswith("only in TransformerLens: ")
 
 
-def test_float64_agrees_far_below_its_bound(models, question):
-    level = check_level("L1", *models, question, "float64")
-    assert max(row.error for row in level.comparisons) < 1e-13
+def test_float64_agrees_far_below_its_bound(pair):
+    level = check_level("L1", pair, "float64")
+    assert max(row.error for row in level.rows) < 1e-13
 
 
 @pytest.fixture
@@ -124,17 +126,17 @@ SPOILED = [
 
 @pytest.mark.parametrize(("name", "change"), SPOILED)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_spoiled_activation_fails_and_is_named(models, question, spoil, name, change, dtype):
+def test_a_spoiled_activation_fails_and_is_named(pair, spoil, name, change, dtype):
     spoil(name, change)
-    level = check_level("L1", *models, question, dtype)
+    level = check_level("L1", pair, dtype)
     assert [row.name for row in level.failures] == [name]
     assert f"first divergence: {name}" in level.remarks[0]
 
 
-def test_an_activation_that_only_we_have_fails(models, question, monkeypatch):
+def test_an_activation_that_only_we_have_fails(pair, monkeypatch):
     forward = JaxSide.forward
     monkeypatch.setattr(JaxSide, "forward", lambda side: forward(side) | {"more": np.zeros(1)})
-    level = check_level("L1", *models, question, "float64")
+    level = check_level("L1", pair, "float64")
     assert [row.name for row in level.failures] == ["more"]
 
 
@@ -144,21 +146,21 @@ def test_an_activation_that_only_we_have_fails(models, question, monkeypatch):
 )
 def test_a_wrong_weight_is_a_bug_at_every_level(run, question, level, first):
     weights = run.state_dict()
-    theirs = to_transformer_lens(run.model())
+    theirs = to_torch(run.model())
     weights["blocks.1.mlp.W_in"][0, 0] += 1e-2
     ours = HookedTransformer(CFG.model, params=weights)
     for dtype in ("float32", "float64"):
-        found = check_level(level, ours, theirs, question, dtype)
+        found = check_level(level, Pair(ours, theirs, question), dtype)
         assert not found.passed
         assert found.remarks[1].endswith("this is a bug")
         if first:
             assert f"first divergence: {first}" in found.remarks[0]
 
 
-def test_rounding_is_told_from_a_bug(models, question, monkeypatch):
+def test_rounding_is_told_from_a_bug(pair, monkeypatch):
     """With no room for rounding at all, float32 fails, and the other precision says why."""
     monkeypatch.setattr("parity.comparison.FLOAT32_FACTOR", 0.0)
-    level = check_level("L1", *models, question, "float32")
+    level = check_level("L1", pair, "float32")
     assert not level.passed
     assert level.remarks[1].endswith("this is rounding")
 
@@ -168,9 +170,9 @@ def test_float32_bound_holds_for_many_fresh_models(question):
     failed = []
     for seed in range(60):
         ours = HookedTransformer(CFG.model, params=draw_weights(TrainConfig(init_seed=seed)))
-        theirs = to_transformer_lens(ours)
+        pair = Pair(ours, to_torch(ours), question)
         for name in ("L1", "L2"):
-            failed += check_level(name, ours, theirs, question, "float32").failures
+            failed += check_level(name, pair, "float32").failures
     assert not failed
 
 
@@ -178,8 +180,8 @@ def test_the_command_prints_a_line_per_activation_and_exits_with_the_verdict(run
     argv = ["check", str(run.path), "--levels", "L0", "L1"]
     assert run_command(make_parser(), argv) == 0
     printed = capsys.readouterr().out
-    assert "PASS  L1 forward: activations, logits, losses, float64: 42 tensors" in printed
-    assert "PASS  L1 forward: activations, logits, losses, float32: 42 tensors" in printed
+    assert "PASS  L1 forward: activations, logits, losses, float64: 42 compared" in printed
+    assert "PASS  L1 forward: activations, logits, losses, float32: 42 compared" in printed
     rows = [line.split()[0] for line in printed.splitlines() if "hook_" in line]
     assert len(rows) == 80
     assert rows[0] == "hook_embed"

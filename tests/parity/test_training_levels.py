@@ -20,7 +20,7 @@ CFG = TrainConfig(steps=40)
 def test_one_step_of_adamw_passes(dtype, changes):
     level = check_optimizer(replace(CFG, **changes), dtype)
     assert level.passed, level.failures
-    assert len(level.comparisons) == 12
+    assert len(level.rows) == 12
 
 
 def adamw(**changes):
@@ -81,8 +81,8 @@ def walk(monkeypatch, trajectory):
 def test_every_step_of_a_run_passes(walk):
     level = walk()
     assert level.passed, level.failures
-    assert len(level.comparisons) == 3 * 38
-    zero = [row.name for row in level.comparisons if "zero gradient" in row.note]
+    assert len(level.rows) == 3 * 38
+    zero = [row.name for row in level.rows if "zero gradient" in row.note]
     assert {name.split("/")[-1] for name in zero} == {f"blocks.{i}.attn.b_K" for i in (0, 1)}
 
 

@@ -10,6 +10,7 @@ import torch_reference
 from revinc import HookedTransformerConfig, TrainConfig, UserError
 from revinc.cli import run_command
 from revinc.runs import Run
+from torch_reference import adapter
 from torch_reference.__main__ import make_parser
 
 CFG = TrainConfig(steps=20, eval_every=10)
@@ -52,7 +53,7 @@ def test_like_takes_config_batches_and_initial_weights(run, tmp_path):
 
 def test_initial_weights_of_another_model_are_refused(tmp_path):
     other = HookedTransformerConfig(n_layers=1, d_model=4, d_head=2, n_ctx=9, d_vocab=5)
-    weights = torch_reference.read_weights(torch_reference.make_model(other), other)
+    weights = adapter.read_weights(adapter.make_model(other), other)
     with pytest.raises(UserError, match=r"missing blocks\.1\.ln1\.w"):
         torch_reference.train(CFG, tmp_path / "run", init=weights, device="cpu")
     assert not (tmp_path / "run" / "config.json").exists()

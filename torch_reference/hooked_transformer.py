@@ -1,18 +1,23 @@
-"""TransformerLens' model, built from our config and exchanging our state dicts."""
+"""TransformerLens 3.9's `HookedTransformer`, built from our config; its names and layouts are ours."""
 
 from __future__ import annotations
 
+import copy
 import warnings
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from revinc import HookedTransformerConfig as OurConfig
 from revinc.weights import StateDict, check_state_dict
+from torch_reference.adapter import KnownDifference
+
+KNOWN_DIFFERENCES: tuple[KnownDifference, ...] = ()
 
 
 def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> HookedTransformer:
-    """TransformerLens 3.9's `HookedTransformer` with its own initialisation, drawn from `seed`."""
     fields = cfg.to_dict() | {"dtype": getattr(torch, cfg.dtype), "device": device}
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
@@ -20,22 +25,42 @@ def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> HookedTran
         return HookedTransformer(HookedTransformerConfig(**fields))
 
 
-def read_weights(model: HookedTransformer, cfg: OurConfig) -> StateDict:
-    """A copy of the model's parameters as numpy arrays, without TransformerLens' buffers.
+def rebuilt_config(cfg: OurConfig, like: HookedTransformerConfig) -> dict[str, Any]:
+    fields = cfg.to_dict() | {"dtype": like.dtype, "device": like.device}
+    return dict(HookedTransformerConfig(**fields).to_dict())
 
-    Raises:
-        UserError: if they are not those of `cfg`.
-    """
+
+def read_weights(model: HookedTransformer, cfg: OurConfig) -> StateDict:
     arrays = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
     return {name: array.copy() for name, array in check_state_dict(cfg, arrays).items()}
 
 
 def write_weights(model: HookedTransformer, cfg: OurConfig, weights: StateDict) -> None:
-    """Load `weights` into the model.
-
-    Raises:
-        UserError: if they are not those of `cfg`.
-    """
     checked = check_state_dict(cfg, weights)
     tensors = {name: torch.from_numpy(array.copy()) for name, array in checked.items()}
     model.load_state_dict(model.state_dict() | tensors)
+
+
+def shapes(model: HookedTransformer) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+
+
+def trainable(model: HookedTransformer, cfg: OurConfig) -> dict[str, torch.nn.Parameter]:  # noqa: ARG001
+    return dict(model.named_parameters())
+
+
+def to_3_9(cfg: OurConfig, name: str, tensor: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    return tensor
+
+
+from_3_9 = to_3_9
+
+
+def in_dtype(model: HookedTransformer, dtype: torch.dtype) -> HookedTransformer:
+    other = copy.deepcopy(model).to(dtype, print_details=False)
+    other.cfg.dtype = dtype
+    return other
+
+
+def in_3_9(names: Iterable[str]) -> list[str]:
+    return list(names)

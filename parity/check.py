@@ -1,0 +1,140 @@
+"""Running the judge: on two models, and on a whole run with its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_revinc import HookedTransformer, Run, TrainConfig, UserError
+from jax_revinc.training import draw_weights
+from parity.bridge import to_torch
+from parity.levels import TITLES, Level
+from parity.model_levels import check_level, check_names
+from parity.pair import Pair
+from parity.question import Question
+from parity.report import Report
+from parity.training_levels import check_every_step, check_optimizer
+from revinc.config import DTYPES
+from revinc.run_writer import installed_versions
+from revinc.tasks import predicted_positions
+from torch_reference.installed import VERSION
+
+OF_MODELS = ("L0", "L1", "L2", "L3")
+"""The levels that need two models and tokens; the others need a recipe to train by."""
+
+
+def compare(
+    jax_model: HookedTransformer,
+    torch_model: Any,
+    tokens: Any,
+    levels: Sequence[str] = OF_MODELS,
+    *,
+    dtypes: Sequence[str] = DTYPES,
+    predicted: Sequence[int] | None = None,
+) -> Report:
+    """Whether two models are the same, by their names, activations, gradients and reactions to edits.
+
+    Args:
+        jax_model: ours.
+        torch_model: the installed TransformerLens' own.
+        tokens: ids [batch, seq] of whole sequences: the models are fed all but the last token, and
+            their loss is of predicting the next one.
+        levels: any of "L0" to "L3".
+        dtypes: precisions to compare in, whatever the models' own is.
+        predicted: positions in a sequence whose token's loss counts; all but the first by default.
+
+    Raises:
+        UserError: for an unknown level or precision, or tokens that the model can't be fed.
+    """
+    require_among("levels", levels, OF_MODELS)
+    require_among("dtypes", dtypes, DTYPES)
+    tokens = np.array(tokens)
+    if tokens.ndim != 2 or tokens.shape[1] < 2 or not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError("tokens must be integers of shape [batch, seq] with seq at least 2")
+    counted = tuple(range(1, tokens.shape[1]) if predicted is None else predicted)
+    pair = Pair(jax_model, torch_model, Question(tokens, counted))
+    names = check_names(pair)
+    if not names.passed:
+        names.remarks.append("what has other names or shapes can't be compared any further")
+        levels = ()
+    found = [level for name in levels for level in model_level(name, pair, dtypes)]
+    return make_report("two models", found or [names], {"model": jax_model.cfg.to_dict()})
+
+
+def assert_parity(
+    jax_model: HookedTransformer, torch_model: Any, tokens: Any, **options: Any
+) -> None:
+    """The one line for a test: `compare`, and an error that shows what differs.
+
+    Raises:
+        AssertionError: if a level fails; its message is the failed levels' tables.
+        UserError: as `compare`.
+    """
+    report = compare(jax_model, torch_model, tokens, **options)
+    failed = make_report(report.subject, [x for x in report.levels if not x.passed], report.config)
+    assert report.passed, f"the two models differ\n{failed}"
+
+
+def check(
+    subject: Run | TrainConfig,
+    levels: Sequence[str] = tuple(TITLES),
+    dtypes: Sequence[str] = DTYPES,
+    follow: Callable[[Sequence[str]], Iterable[str]] = iter,
+) -> Report:
+    """The judge's verdict on a run: its final model, and its recipe's training; a recipe: its fresh model.
+
+    Args:
+        subject: a finished run, or a recipe.
+        levels: any of "L0" to "L7".
+        dtypes: precisions, for the levels that know both; the others say which is theirs.
+        follow: is given the levels and yields them in turn, so that it can show progress.
+
+    Raises:
+        UserError: for an unknown level or precision, or a run that is not finished.
+    """
+    require_among("levels", levels, tuple(TITLES))
+    require_among("dtypes", dtypes, DTYPES)
+    cfg = subject.config if isinstance(subject, Run) else subject
+    ours = (
+        subject.model()
+        if isinstance(subject, Run)
+        else HookedTransformer(cfg.model, params=draw_weights(cfg))
+    )
+    question = Question(cfg.task.sequences(), predicted_positions(cfg.task))
+    pair = Pair(ours, to_torch(ours), question)
+    found: list[Level] = []
+    for name in follow(levels):
+        if name in OF_MODELS:
+            found += model_level(name, pair, dtypes)
+        elif name == "L4":
+            found += [check_optimizer(cfg, dtype) for dtype in dtypes]
+        else:
+            found.append(OF_TRAINING[name](cfg))
+    described = str(subject.path) if isinstance(subject, Run) else "a fresh model"
+    return make_report(described, found, cfg.to_dict())
+
+
+OF_TRAINING: dict[str, Callable[[TrainConfig], Level]] = {"L5": check_every_step}
+
+
+def model_level(name: str, pair: Pair, dtypes: Sequence[str]) -> list[Level]:
+    """One of `OF_MODELS` in each precision that it has: L0 needs none."""
+    if name == "L0":
+        return [check_names(pair)]
+    return [check_level(name, pair, dtype) for dtype in dtypes]
+
+
+def make_report(subject: str, levels: list[Level], config: dict[str, Any]) -> Report:
+    """A report of the packages that are installed."""
+    return Report(
+        f"{subject}, against TransformerLens {VERSION}", levels, installed_versions(), config
+    )
+
+
+def require_among(what: str, given: Sequence[str], known: Sequence[str]) -> None:
+    """Raise a UserError unless all of `given`, at least one, are known."""
+    unknown = [name for name in given if name not in known]
+    if unknown or not given or isinstance(given, str):
+        raise UserError(f"{what} must be some of {', '.join(known)}, not {given!r}")

@@ -1,0 +1,109 @@
+"""Our model's answers: activations, gradients, interventions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Int
+
+from jax_revinc import HookedTransformer, numerics
+from jax_revinc.model import hook_names
+from jax_revinc.objective import token_losses
+from parity.question import EDITS, Question, Tensors, direction
+
+Params = dict[str, Array]
+
+
+class JaxSide:
+    """Our model."""
+
+    def __init__(self, model: HookedTransformer, question: Question, dtype: str) -> None:
+        self.cfg = model.cfg.replace(dtype=dtype)
+        self.params = {name: weight.astype(dtype) for name, weight in model.state_dict().items()}
+        self.question = question
+        self._names = hook_names(self.cfg)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of the parameters and, on the question's tokens, of the activations."""
+        activations = {n: a.shape for n, a in self.forward().items() if n in self._names}
+        return {name: param.shape for name, param in self.params.items()} | activations
+
+    def forward(self) -> Tensors:
+        """Every activation in execution order, then the logits and every counted token's loss."""
+
+        def forward(params: Params) -> Params:
+            logits, cache = self._model(params).run_with_cache(self._fed)
+            return {
+                **cache,
+                "logits": logits,
+                "losses": self._losses(logits),
+            }
+
+        return self._run(forward)
+
+    def gradients(self) -> Tensors:
+        """Gradients of the mean loss with respect to every activation, then every parameter."""
+
+        def loss(params: Params, shifts: Params) -> Array:
+            def shift(name: str, activation: Array) -> Array:
+                return activation + shifts[name]
+
+            return self._losses(self._model(params)(self._fed, tap=shift)).mean()
+
+        def gradients(params: Params) -> Params:
+            _, cache = self._model(params).run_with_cache(self._fed)
+            zeros = {name: jnp.zeros_like(activation) for name, activation in cache.items()}
+            by_parameter, by_activation = jax.grad(loss, argnums=(0, 1))(params, zeros)
+            return by_activation | by_parameter
+
+        return self._run(gradients)
+
+    def interventions(self) -> Tensors:
+        """For every hook, the logits after each of `EDITS` there: [edit, batch, pos, d_vocab_out]."""
+
+        def edited_logits(params: Params, hook: Array, edit: Array) -> Array:
+            keep, other, add = edit
+
+            def tap(name: str, activation: Array) -> Array:
+                along = jnp.asarray(direction(activation.shape[-1]), activation.dtype)
+                edited = keep * activation + other * jnp.roll(activation, -1, 0) + add * along
+                touched = (hook == self._names.index(name)) & jnp.isfinite(activation)
+                return jnp.where(touched, edited, activation)
+
+            return self._model(params)(self._fed, tap=tap)
+
+        def sweep(params: Params) -> Params:
+            edits = jnp.array([(edit.keep, edit.other, edit.add) for edit in EDITS], self.cfg.dtype)
+            by_edit = jax.vmap(edited_logits, in_axes=(None, None, 0))
+            logits = jax.lax.map(
+                lambda hook: by_edit(params, hook, edits), jnp.arange(len(self._names))
+            )
+            return dict(zip(self._names, logits, strict=True))
+
+        return self._run(sweep)
+
+    @property
+    def _fed(self) -> Int[np.ndarray, "batch pos"]:
+        return self.question.tokens[:, :-1]
+
+    def _model(self, params: Params) -> HookedTransformer:
+        return HookedTransformer(self.cfg, params=params)
+
+    def _losses(self, logits: Array) -> Array:
+        predicted = np.array(self.question.predicted)
+        targets = jnp.asarray(self.question.tokens)[:, predicted]
+        return token_losses(logits[:, predicted - 1], targets)
+
+    def _run(self, function: Callable[[Params], Params]) -> Tensors:
+        with numerics(self.cfg):
+            outputs = jax.jit(function)(self.params)
+        in_order = sorted(outputs, key=self._order)
+        return {name: np.asarray(outputs[name]) for name in in_order}
+
+    def _order(self, name: str) -> int:
+        """Activations in execution order, then everything else (jit returns dicts sorted by key)."""
+        return self._names.index(name) if name in self._names else len(self._names)

@@ -1,0 +1,125 @@
+"""TransformerLens 4.x's own model behind `TransformerBridge`, built from our config.
+
+Its layouts are torch's ``nn.Linear``'s. `convert_tl_checkpoint` is upstream's way from 3.9's; applied to
+numbered entries it says where each entry goes, so there is no second table of layouts here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformer_lens.config import TransformerBridgeConfig
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
+
+from revinc import HookedTransformerConfig as OurConfig
+from revinc.weights import StateDict, check_state_dict, parameter_shapes
+from torch_reference.adapter import KnownDifference
+
+UNTRAINED = "unembed.b_U"
+"""A buffer in 4.x: loaded, used, and never moved by an optimizer."""
+
+NEW_HOOKS = (".hook_in", ".hook_out", "hook_unembed")
+"""4.x has hooks around every component; of these, 3.9 has only the two on the unembedding."""
+
+OLD_HOOKS = ("unembed.hook_in", "unembed.hook_out")
+
+AFTER_SOFTMAX = "it hooks a copy of the pattern, made after the attention, and not the scores"
+BESIDE_THE_SKIP = "it hooks the input of ln2, which the skip connection goes around"
+NO_PARAMETER = "it is a buffer, and is not trained"
+
+KNOWN_DIFFERENCES = (
+    KnownDifference("L1", "hook_attn_scores", AFTER_SOFTMAX),
+    KnownDifference("L2", "hook_attn_scores", AFTER_SOFTMAX),
+    KnownDifference("L2", "hook_resid_mid", BESIDE_THE_SKIP),
+    KnownDifference("L2", UNTRAINED, NO_PARAMETER),
+    KnownDifference("L3", "hook_attn_scores", AFTER_SOFTMAX),
+    KnownDifference("L3", "hook_resid_mid", BESIDE_THE_SKIP),
+    KnownDifference("L5", UNTRAINED, NO_PARAMETER),
+)
+
+
+def make_config(cfg: OurConfig, dtype: torch.dtype, **more: Any) -> TransformerBridgeConfig:
+    return TransformerBridgeConfig(**cfg.to_dict() | {"dtype": dtype} | more)
+
+
+def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> TransformerBridge:
+    dtype = getattr(torch, cfg.dtype)
+    return TransformerBridge.boot_native(
+        make_config(cfg, dtype, seed=seed), device=device, dtype=dtype
+    )
+
+
+def rebuilt_config(cfg: OurConfig, like: TransformerBridgeConfig) -> dict[str, Any]:
+    booted = TransformerBridge.boot_native(
+        make_config(cfg, like.dtype), device=like.device, dtype=like.dtype
+    )
+    return dict(booted.cfg.to_dict())
+
+
+def read_weights(model: TransformerBridge, cfg: OurConfig) -> StateDict:
+    entries = model.state_dict()
+    arrays = {
+        name: to_3_9(cfg, name, entries[key].detach().cpu()).numpy()
+        for name, (key, _) in layout(cfg).items()
+    }
+    return dict(check_state_dict(cfg, arrays))
+
+
+def write_weights(model: TransformerBridge, cfg: OurConfig, weights: StateDict) -> None:
+    checked = check_state_dict(cfg, weights)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in checked.items()}
+    model.load_state_dict(convert_tl_checkpoint(tensors, model.cfg))
+
+
+def shapes(model: TransformerBridge) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.tl_named_parameters()}
+
+
+def trainable(model: TransformerBridge, cfg: OurConfig) -> dict[str, torch.nn.Parameter]:
+    by_address = {parameter.data_ptr(): parameter for parameter in model.parameters()}
+    entries = model.state_dict()
+    return {
+        name: by_address[entries[key].data_ptr()]
+        for name, (key, _) in layout(cfg).items()
+        if name != UNTRAINED
+    }
+
+
+@functools.lru_cache(maxsize=64)
+def layout(cfg: OurConfig) -> dict[str, tuple[str, torch.Tensor]]:
+    """For every parameter of 3.9, its key in 4.x and, for each entry there, its place in 3.9's tensor."""
+    theirs = make_config(cfg, torch.float32)
+    places = {}
+    for name, shape in parameter_shapes(cfg).items():
+        numbered = torch.arange(math.prod(shape)).reshape(shape)
+        ((key, place),) = convert_tl_checkpoint({name: numbered}, theirs).items()
+        places[name] = (key, place)
+    return places
+
+
+def to_3_9(cfg: OurConfig, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    _, place = layout(cfg)[name]
+    moved = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+    moved[place.flatten()] = tensor.flatten()
+    return moved.reshape(parameter_shapes(cfg)[name])
+
+
+def from_3_9(cfg: OurConfig, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    _, place = layout(cfg)[name]
+    return tensor.flatten()[place]
+
+
+def in_dtype(model: TransformerBridge, dtype: torch.dtype) -> TransformerBridge:
+    # A bridge that has run keeps activations, which can't be copied; it is built anew.
+    other = TransformerBridge.boot_native(model.cfg, device=model.cfg.device, dtype=dtype)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def in_3_9(names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in OLD_HOOKS or not name.endswith(NEW_HOOKS)]

@@ -1,12 +1,15 @@
 # make demo   train the tutorial's model, check it against TransformerLens, write its page
 # make test   the tests (minutes);  make test-full  the slow ones too;  make lint  style, types, imports
+# make test-tl4  the reference and the judge against TransformerLens 4.x, in an environment of its own
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+VENV4 := .venv-tl4
+TL4 := 4.3.0
 
-.PHONY: demo test test-slow test-full lint format clean
+.PHONY: demo test test-slow test-full test-tl4 lint format clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/python -m jax_revinc train --out $(RUN) --snapshots every:100 --overwrite
@@ -22,6 +25,9 @@ test-slow: $(VENV)/dev.stamp
 
 test-full: test test-slow
 
+test-tl4: $(VENV4)/tests-tl4.stamp
+	$(VENV4)/bin/python -m pytest tests/parity tests/torch_reference
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,14 +39,21 @@ format: $(VENV)/dev.stamp
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV4)
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(VENV4)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "jax-revinc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1)
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/%.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing ($*); the first time takes a few minutes."
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	@touch $@
+
+# The same versions of everything but TransformerLens.
+$(VENV4)/%.stamp: $(VENV4)/bin/python pyproject.toml constraints.txt
+	@echo "Installing TransformerLens $(TL4) beside ($*); the first time takes a few minutes."
+	sed 's/^transformer-lens==.*/transformer-lens==$(TL4)/' constraints.txt > $(VENV4)/constraints.txt
+	$(VENV4)/bin/python -m pip install --quiet --constraint $(VENV4)/constraints.txt --editable '.[$*]'
 	@touch $@

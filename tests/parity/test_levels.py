@@ -1,5 +1,7 @@
 """The judge passes what is the same and names what is not, at every level and in both precisions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,8 @@ from parity.pair import Pair
 from parity.question import Question
 from revinc.cli import run_command
 from revinc.tasks import predicted_positions
+from torch_reference import adapter
+from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=200)
 TASK = CFG.task
@@ -71,7 +75,7 @@ def test_names_that_one_side_lacks_are_listed(run, question):
 
 def test_float64_agrees_far_below_its_bound(pair):
     level = check_level("L1", pair, "float64")
-    assert max(row.error for row in level.rows) < 1e-13
+    assert max(row.error for row in level.rows if not row.known) < 1e-13
 
 
 @pytest.fixture
@@ -111,13 +115,15 @@ def make_nan(activation):
     return activation
 
 
+SCORES_ARE_SCORES = pytest.mark.skipif(WORLD != "3.9", reason="4.x hooks no attention scores")
+
 SPOILED = [
     ("blocks.1.attn.hook_z", shift_one),
     ("logits", shift_one),
     ("losses", shift_one),
     ("hook_embed", shift_one),
-    ("blocks.0.attn.hook_attn_scores", lose_an_infinity),
-    ("blocks.0.attn.hook_attn_scores", turn_an_infinity),
+    pytest.param("blocks.0.attn.hook_attn_scores", lose_an_infinity, marks=SCORES_ARE_SCORES),
+    pytest.param("blocks.0.attn.hook_attn_scores", turn_an_infinity, marks=SCORES_ARE_SCORES),
     ("blocks.0.mlp.hook_pre", make_nan),
     ("blocks.0.mlp.hook_pre", lambda activation: activation[..., :1]),
     ("blocks.0.mlp.hook_pre", lambda activation: None),
@@ -182,7 +188,7 @@ def test_the_command_prints_a_line_per_activation_and_exits_with_the_verdict(run
     printed = capsys.readouterr().out
     assert "PASS  L1 forward: activations, logits, losses, float64: 42 compared" in printed
     assert "PASS  L1 forward: activations, logits, losses, float32: 42 compared" in printed
-    rows = [line.split()[0] for line in printed.splitlines() if "hook_" in line]
+    rows = [line.split()[0] for line in printed.splitlines() if "hook_" in line and "[" in line]
     assert len(rows) == 80
     assert rows[0] == "hook_embed"
     assert rows[39] == "unembed.hook_out"
@@ -208,3 +214,14 @@ def test_a_run_of_the_reference_can_be_checked(tmp_path, capsys):
     reference = torch_reference.train(TrainConfig(steps=3), tmp_path / "run", device="cpu")
     argv = ["check", str(Run.load(reference.path).path), "--levels", "L1", "--dtype", "float64"]
     assert run_command(make_parser(), argv) == 0
+
+
+def test_what_is_known_to_differ_is_asserted_to_differ(pair):
+    for name in ("L1", "L2", "L3"):
+        level = check_level(name, pair, "float64")
+        known = [d for d in adapter.KNOWN_DIFFERENCES if d.level == name]
+        marked = [row for row in level.rows if row.known]
+        assert all(any(row.name.endswith(d.name) for row in marked) for d in known)
+        for row in marked:
+            assert row.passed
+            assert replace(row, error=0.0, same_infinities=True, bound=1.0).passed is False

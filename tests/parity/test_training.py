@@ -9,6 +9,9 @@ from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.schedule import draw_batches
 from torch_reference import TorchEngine
+from torch_reference.installed import WORLD
+
+pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="4.x does not train the unembedding's bias")
 
 CFG = TrainConfig(steps=100, model=TrainConfig().model.replace(dtype="float64"))
 

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-import transformer_lens
 import torch.nn.functional as F
+import transformer_lens
 
 from revinc import TrainConfig
 from revinc.dataset import make_dataset

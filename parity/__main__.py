@@ -64,7 +64,10 @@ def make_parser() -> argparse.ArgumentParser:
         "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"], help="default: both"
     )
     checking.add_argument(
-        "--levels", nargs="+", choices=TITLES, default=list(TITLES), help="default: all"
+        "--levels",
+        nargs="+",
+        choices=TITLES,
+        help="default: all; L7 only for a recipe whose torch population is stored: the tutorial's",
     )
     checking.add_argument(
         "--out",

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError
+from jax_revinc.model import check_range, check_tokens
 from jax_revinc.training import draw_weights
 from parity.bridge import to_torch
+from parity.free_running import check_free_running
 from parity.levels import TITLES, Level
 from parity.model_levels import check_level, check_names
 from parity.pair import Pair
+from parity.population import check_population, is_stored
 from parity.question import Question
 from parity.report import Report
 from parity.training_levels import check_every_step, check_optimizer
@@ -50,17 +53,28 @@ def compare(
     """
     require_among("levels", levels, OF_MODELS)
     require_among("dtypes", dtypes, DTYPES)
-    tokens = np.array(tokens)
-    if tokens.ndim != 2 or tokens.shape[1] < 2 or not np.issubdtype(tokens.dtype, np.integer):
-        raise UserError("tokens must be integers of shape [batch, seq] with seq at least 2")
-    counted = tuple(range(1, tokens.shape[1]) if predicted is None else predicted)
-    pair = Pair(jax_model, torch_model, Question(tokens, counted))
+    pair = Pair(jax_model, torch_model, make_question(jax_model, tokens, predicted))
     names = check_names(pair)
     if not names.passed:
         names.remarks.append("what has other names or shapes can't be compared any further")
         levels = ()
     found = [level for name in levels for level in model_level(name, pair, dtypes)]
     return make_report("two models", found or [names], {"model": jax_model.cfg.to_dict()})
+
+
+def make_question(
+    model: HookedTransformer, tokens: Any, predicted: Sequence[int] | None
+) -> Question:
+    """The question that `compare` describes; a UserError if `model` can't be asked it."""
+    tokens = np.array(tokens)
+    if tokens.ndim != 2 or tokens.shape[1] < 2:
+        raise UserError(f"tokens must have shape [batch, seq], seq at least 2, not {tokens.shape}")
+    check_tokens(model.cfg, tokens[:, :-1])
+    check_range(tokens, model.cfg.d_vocab_out, "d_vocab_out")
+    counted = tuple(range(1, tokens.shape[1]) if predicted is None else predicted)
+    if not counted or not all(1 <= position < tokens.shape[1] for position in counted):
+        raise UserError(f"predicted must be positions in 1..{tokens.shape[1] - 1}, not {counted}")
+    return Question(tokens, counted)
 
 
 def assert_parity(
@@ -79,7 +93,7 @@ def assert_parity(
 
 def check(
     subject: Run | TrainConfig,
-    levels: Sequence[str] = tuple(TITLES),
+    levels: Sequence[str] | None = None,
     dtypes: Sequence[str] = DTYPES,
     follow: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Report:
@@ -87,16 +101,17 @@ def check(
 
     Args:
         subject: a finished run, or a recipe.
-        levels: any of "L0" to "L7".
+        levels: any of "L0" to "L7"; by default all, L7 if a population of the recipe is stored.
         dtypes: precisions, for the levels that know both; the others say which is theirs.
         follow: is given the levels and yields them in turn, so that it can show progress.
 
     Raises:
         UserError: for an unknown level or precision, or a run that is not finished.
     """
+    cfg = subject.config if isinstance(subject, Run) else subject
+    levels = applicable_levels(cfg) if levels is None else levels
     require_among("levels", levels, tuple(TITLES))
     require_among("dtypes", dtypes, DTYPES)
-    cfg = subject.config if isinstance(subject, Run) else subject
     ours = (
         subject.model()
         if isinstance(subject, Run)
@@ -116,7 +131,16 @@ def check(
     return make_report(described, found, cfg.to_dict())
 
 
-OF_TRAINING: dict[str, Callable[[TrainConfig], Level]] = {"L5": check_every_step}
+OF_TRAINING: dict[str, Callable[[TrainConfig], Level]] = {
+    "L5": check_every_step,
+    "L6": check_free_running,
+    "L7": check_population,
+}
+
+
+def applicable_levels(cfg: TrainConfig) -> list[str]:
+    """All levels, without L7 where no population of the recipe is stored."""
+    return [name for name in TITLES if name != "L7" or is_stored(cfg)]
 
 
 def model_level(name: str, pair: Pair, dtypes: Sequence[str]) -> list[Level]:

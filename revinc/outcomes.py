@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,18 +25,22 @@ from revinc.weights import StateDict
 FIRST_LOSSES = 100
 """Batch losses kept of every seed, from the first update on: before training's chaos sets in."""
 
+COLUMNS = ("seed", "losses", *METRICS)
+
 RECORD = b"jax-revinc"
-"""The key in the file's metadata under which the recipe, the versions and the command stand."""
+"""The key in the file's metadata under which these stand:"""
+
+PARTS = ("config", "made_by")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcomes:
     """Runs that differ in their seeds alone.
 
     Attributes:
         config: the recipe; each run is ``config.with_seed(seed)``.
         table: one row per seed, ascending: `seed`, `losses` (of the first `FIRST_LOSSES` updates), and
-            every one of `METRICS` at steps 0, ``eval_every``, ..., each as an array.
+            every one of `METRICS` at steps 0, ``eval_every``, ... and the last, each as an array.
         made_by: package versions, and the command that made them.
     """
 
@@ -70,14 +75,19 @@ class Outcomes:
         """Read what `save` wrote.
 
         Raises:
-            UserError: if the file is damaged or some other program's.
+            UserError: if the file is missing, damaged or some other program's.
         """
         try:
-            table = pq.read_table(path)
-            record = json.loads(table.schema.metadata[RECORD])
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} holds no outcomes that can be read: {error}") from error
-        return cls(TrainConfig.from_dict(record["config"]), table.to_pandas(), record["made_by"])
+            table = pq.ParquetFile(path).read()
+            record = json.loads((table.schema.metadata or {}).get(RECORD, b"{}"))
+            lacking = {*COLUMNS, *PARTS} - {*table.column_names, *record}
+            if lacking:
+                raise UserError(f"it lacks {', '.join(sorted(lacking))}")
+            config = TrainConfig.from_dict(record["config"])
+        except (OSError, pa.ArrowException, ValueError) as error:
+            why = " ".join(str(error).split())  # Arrow's may be many lines
+            raise UserError(f"{path} holds no outcomes that can be read: {why}") from error
+        return cls(config, table.to_pandas(), record["made_by"])
 
 
 def made_by(command: str, **more: str) -> dict[str, str]:
@@ -98,5 +108,6 @@ def run_history(cfg: TrainConfig, engine: Engine, weights: StateDict) -> History
     Raises:
         Diverged: if the loss becomes NaN or infinite.
     """
-    *_, last = points(cfg, engine, Checkpoint(0, engine.to_arrays(engine.start(weights))))
-    return last.history
+    begin = Checkpoint(0, engine.to_arrays(engine.start(weights)))
+    (end,) = deque(points(cfg, engine, begin), maxlen=1)
+    return end.history

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from revinc.outcomes import Outcomes, made_by, outcome, run_history
 from torch_reference.engine import TorchEngine
 from torch_reference.training import initial_weights
 
+DECISIVE = ("torch", "transformer-lens", "cpu")
+"""Parts of the record that all seeds of a file share: with another, the same seed ends otherwise."""
+
 
 def train_population(
     cfg: TrainConfig, seeds: Iterable[int], out: Path, jobs: int, command: str
@@ -27,24 +31,41 @@ def train_population(
     The file is replaced whole after every seed, so whatever stops this loses the runs in flight alone.
 
     Raises:
-        UserError: if `out` holds another recipe's outcomes.
+        UserError: if `out` is no table of outcomes, or holds those of another recipe or other packages.
         Diverged: if the loss of a run becomes NaN or infinite.
     """
-    outcomes = Outcomes.load(out) if out.exists() else None
-    if outcomes and (changed := differences(outcomes.config, cfg)):
-        raise UserError(f"{out} holds outcomes of another recipe ({'; '.join(changed)})")
-    rows: list[Any] = outcomes.table.to_dict("records") if outcomes else []
+    out.parent.mkdir(parents=True, exist_ok=True)
+    outcomes = Outcomes(
+        cfg, pd.DataFrame(), made_by(command, cpu=torch.backends.cpu.get_cpu_capability())
+    )
+    if out.exists():
+        outcomes = continued(outcomes, out)
+    rows: list[Any] = outcomes.table.to_dict("records")
     missing = sorted(set(seeds) - {row["seed"] for row in rows})
-    how = made_by(command, cpu=torch.backends.cpu.get_cpu_capability())
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        running = [pool.submit(train_one, cfg, seed) for seed in missing]
-        for done in track(as_completed(running), "training", total=len(missing)):
-            rows.append(done.result())
+    # Ctrl-C is the parent's: leaving the pool ends its processes at once.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        runs = pool.imap_unordered(partial(train_one, cfg), missing)
+        for row in track(runs, "training", total=len(missing)):
+            rows.append(row)
             table = pd.DataFrame(rows).sort_values("seed", ignore_index=True)
-            outcomes = Outcomes(cfg, table, how)
+            outcomes = Outcomes(cfg, table, outcomes.made_by)
             outcomes.save(out)
-    assert outcomes is not None
     return outcomes
+
+
+def continued(new: Outcomes, out: Path) -> Outcomes:
+    """The outcomes in `out` under the record of `new`; a UserError if these could not be more of them."""
+    old = Outcomes.load(out)
+    changed = differences(old.config, new.config)
+    changed += [
+        f"{part}: {old.made_by.get(part)} here, {new.made_by[part]} there"
+        for part in DECISIVE
+        if old.made_by.get(part) != new.made_by[part]
+    ]
+    if changed:
+        raise UserError(f"{out} holds other outcomes ({'; '.join(changed)}); choose another file")
+    return Outcomes(new.config, old.table, new.made_by)
 
 
 def train_one(cfg: TrainConfig, seed: int) -> dict[str, object]:

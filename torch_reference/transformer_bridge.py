@@ -40,6 +40,7 @@ KNOWN_DIFFERENCES = (
     KnownDifference("L3", "hook_attn_scores", AFTER_SOFTMAX),
     KnownDifference("L3", "hook_resid_mid", BESIDE_THE_SKIP),
     KnownDifference("L5", UNTRAINED, NO_PARAMETER),
+    KnownDifference("L6", "all seeds", "the unembedding's bias is not trained"),
 )
 
 

@@ -311,7 +311,6 @@ def test_jax_ends_as_torch_does():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{"lr": 5e-3}, {"split": "random"}])
-def test_jax_by_another_recipe_does_not(stored, changes):
-    other = train_population(dataclasses.replace(TrainConfig(), **changes), range(256, 512))
+def test_jax_by_another_recipe_does_not(stored):
+    other = train_population(dataclasses.replace(TrainConfig(), lr=5e-3), range(256, 512))
     assert not all(row.passed for row in compare_outcomes(stored, other, population.FALSE_ALARMS))

@@ -12,6 +12,7 @@ from rich.console import Console
 from jax_revinc import Run
 from parity.check import check
 from parity.levels import TITLES
+from parity.page import write_page
 from revinc import PRESETS, UserError
 from revinc.cli import DEFAULT_PRESET, run_command
 from revinc.config import DTYPES
@@ -43,6 +44,7 @@ def check_command(args: argparse.Namespace) -> int:
     report.save_json(folder / JSON)
     verdict = "PASS" if report.passed else "FAIL"
     console.print(f"{verdict}  {report.subject}", soft_wrap=True)
+    console.print(f"Page to open: {write_page(report, folder / PAGE)}", soft_wrap=True)
     return 0 if report.passed else 1
 
 

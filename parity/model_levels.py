@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
-from parity.comparison import Comparison, compare_tensors, gap
+from parity.comparison import Comparison, compare_tensors, gap, largest
 from parity.known_differences import with_known_differences
 from parity.levels import Level
 from parity.pair import Pair
@@ -17,6 +17,9 @@ REALISATIONS = 12
 of them moved by an ulp. A tensor's largest error often hangs on one ill-conditioned entry. If errors there
 are normal, ours exceeds 4 times one of theirs by chance in 16% of cases, 4 times the largest of
 twelve in 1 of 70,000."""
+
+UNIT_ROUNDOFF = 2.0**-24
+"""The largest relative error of rounding to float32."""
 
 MEASURES = {"L1": "forward", "L2": "gradients", "L3": "interventions"}
 
@@ -67,7 +70,12 @@ def measure(name: str, pair: Pair, dtype: str) -> tuple[Tensors, Tensors]:
 
 
 def own_errors(name: str, pair: Pair, truth: Tensors) -> dict[str, float]:
-    """TransformerLens' largest float32 error of every tensor of a level, over `REALISATIONS`."""
+    """How far every tensor of a level may honestly be from the truth in float32.
+
+    TransformerLens' largest error over `REALISATIONS`; for a parameter's gradient, which is a sum over all
+    positions of all sequences, at least the error of adding these up in a row. Torch adds pairwise, which
+    happens to be more accurate, and XLA as the processor likes.
+    """
     narrow, wide = (pair.torch_side(dtype) for dtype in ("float32", "float64"))
     errors = dict.fromkeys(truth, 0.0)
     for seed in range(REALISATIONS):
@@ -76,7 +84,20 @@ def own_errors(name: str, pair: Pair, truth: Tensors) -> dict[str, float]:
         for tensor in truth:
             error = float(gap(result[tensor], exact[tensor]).max())
             errors[tensor] = max(errors[tensor], error)
+    for parameter in truth.keys() & pair.jax_side("float32").params.keys():
+        in_a_row = error_in_a_row(pair.question.tokens[:, :-1].size)
+        errors[parameter] = max(errors[parameter], in_a_row * largest(truth[parameter]))
     return errors
+
+
+def error_in_a_row(n_terms: int) -> float:
+    """The standard error of a sum of alike terms that are added in a row, as a share of the sum.
+
+    The k-th addition rounds a partial sum of about k / n of the whole, by up to `UNIT_ROUNDOFF` of it, evenly
+    distributed: a variance of its square over 3. Over all k they add up to n / 9 of it (Higham and Mary,
+    "A new approach to probabilistic rounding error analysis", 2019, on why such errors grow by the root of n).
+    """
+    return UNIT_ROUNDOFF * math.sqrt(n_terms) / 3
 
 
 def first_divergence(level: Level) -> str:

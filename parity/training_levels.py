@@ -127,9 +127,11 @@ def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tenso
 
 
 def adam_state(template: optax.OptState, count: object, mu: object, nu: object) -> optax.OptState:
-    """Our optimizer's state with these numbers in it."""
-    adam, *rest = template  # type: ignore[misc]
-    return (adam._replace(count=jax.numpy.asarray(count, np.int32), mu=mu, nu=nu), *rest)
+    """Our optimizer's state with these numbers in it; whatever counts steps in it has made `count`."""
+    state: optax.OptState = optax.tree.set(
+        template, count=jax.numpy.asarray(count, np.int32), mu=mu, nu=nu
+    )
+    return state
 
 
 def check_every_step(cfg: TrainConfig) -> Level:

@@ -36,6 +36,17 @@ class Task(Protocol):
     def loss_mask(self) -> Bool[np.ndarray, " seq"]:
         """True at the tokens that must be predicted (each from the positions before it)."""
 
+    @property
+    def sources(self) -> tuple[int, ...]:
+        """For every predicted token in order, the position of the token that decides it.
+
+        Empty if no answer hangs on a single token.
+        """
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        """For every token id that can stand at a source, the token id that answers it. Empty like `sources`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReverseIncrement:
@@ -92,10 +103,28 @@ class ReverseIncrement:
     def loss_mask(self) -> Bool[np.ndarray, " seq"]:
         return np.arange(1 + 2 * self.length) > self.length
 
+    @property
+    def sources(self) -> tuple[int, ...]:
+        positions = tuple(range(1, self.length + 1))
+        return positions[::-1] if self.reverse else positions
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        return tuple((symbol + self.shift) % self.n_symbols for symbol in range(self.n_symbols))
+
 
 def predicted_positions(task: Task) -> tuple[int, ...]:
     """The positions whose token must be predicted; each is predicted at the position before it."""
     return tuple(np.flatnonzero(task.loss_mask()).tolist())
+
+
+def reading_cells(task: Task) -> list[tuple[int, int]]:
+    """(row, column) of an attention pattern where a head that fetches the token of an answer would look.
+
+    In the tutorial's task: y0..y3 are predicted at rows 4..7 from x3..x0, at columns 4..1.
+    """
+    rows = [position - 1 for position in predicted_positions(task)]
+    return list(zip(rows, task.sources, strict=True)) if task.sources else []
 
 
 TASKS: dict[str, Any] = {ReverseIncrement.name: ReverseIncrement}

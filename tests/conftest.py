@@ -94,3 +94,40 @@ def model64(tutorial, random_weights):
     model = HookedTransformer(cfg, rngs=nnx.Rngs(0))
     model.load_state_dict(random_weights(cfg))
     return model
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; tests that need it are skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip(f"there is no browser ({', '.join(names)})")
+    quiet = ["background-networking", "component-update", "sync"]
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", *[f"--disable-{q}" for q in quiet]]
+    with playwright.sync_playwright() as api:
+        browser = api.chromium.launch(executable_path=executable, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_offline(browser):
+    """A function that opens a page's path in an offline tab: the tab, and what went wrong or was asked for."""
+    contexts = []
+
+    def open_page(path):
+        context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
+        contexts.append(context)
+        tab = context.new_page()
+        events = []
+        tab.on("console", lambda message: events.append(f"{message.type}: {message.text}"))
+        tab.on("pageerror", lambda error: events.append(f"error: {error}"))
+        tab.on("request", lambda request: events.append(f"request: {request.url}"))
+        tab.goto(path.as_uri())
+        return tab, events
+
+    yield open_page
+    for context in contexts:
+        context.close()

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
 from jax_revinc.training import Run
-from revinc import ReverseIncrement, Task, TrainConfig
+from revinc import Task, TrainConfig
 from revinc.dataset import make_dataset
 from revinc.labels import sequence_labels, token_label
 from revinc.tasks import predicted_positions
@@ -158,18 +158,6 @@ def n_samples(cfg: TrainConfig) -> int:
     fed = len(cfg.task.position_labels) - 1
     per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
     return int(np.clip(MOST_NUMBERS // per_sample, 1, MOST_SAMPLES))
-
-
-def reading_cells(task: Task) -> list[tuple[int, int]]:
-    """(row, column) where a head that fetches the token it needs would look; none if unknown.
-
-    In the tutorial's task: y0..y3 are predicted at rows 4..7 from x3..x0, at columns 4..1.
-    """
-    if not isinstance(task, ReverseIncrement):
-        return []
-    columns = range(1, task.length + 1)
-    rows = range(task.length, 2 * task.length)
-    return list(zip(rows, reversed(columns) if task.reverse else columns, strict=True))
 
 
 def words_of(task: Task, tokens: Int[np.ndarray, " n"]) -> list[str]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import plotly.graph_objects as go
 
 from jax_revinc.report import figures
-from jax_revinc.report.contents import View, mlp_weights, reading_cells
-from jax_revinc.report.theme import DARK, LIGHT
+from jax_revinc.report.contents import View, mlp_weights
+from jax_revinc.report.shell import Gallery
 from jax_revinc.training import Run
 from revinc import Task
-from revinc.tasks import predicted_positions
-
-Gallery = dict[str, list[go.Figure]]
+from revinc.tasks import predicted_positions, reading_cells
 
 
 def curves(run: Run) -> Gallery:
@@ -72,18 +69,4 @@ def weights(run: Run) -> Gallery:
         ]
         for layer, matrices in enumerate(mlp_weights(run))
         for name, matrix in matrices.items()
-    }
-
-
-def as_json(gallery: Gallery) -> dict[str, object]:
-    """What the page's script draws: the figures, and a template for each colour scheme."""
-    return {
-        "templates": {
-            "light": LIGHT.template().to_plotly_json(),
-            "dark": DARK.template().to_plotly_json(),
-        },
-        "figures": {
-            name: [figure.update_layout(template=None).to_plotly_json() for figure in alternatives]
-            for name, alternatives in gallery.items()
-        },
     }

@@ -12,6 +12,11 @@ from plotly.utils import PlotlyJSONEncoder
 
 from jax_revinc.report.contents import View
 
+NO_SCRIPT = (
+    "<noscript><p class='note'>The figures are drawn by a script inside this page, and scripts are "
+    "switched off.</p></noscript>"
+)
+
 
 def text(value: object) -> str:
     """Text, escaped for HTML."""
@@ -22,6 +27,11 @@ def facts(entries: Mapping[str, object]) -> str:
     """A description list."""
     items = (f"<div><dt>{text(k)}</dt><dd>{text(v)}</dd></div>" for k, v in entries.items())
     return f"<dl>{''.join(items)}</dl>"
+
+
+def settings_tables(sections: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table for every section of a config."""
+    return "".join(settings_table(name.capitalize(), section) for name, section in sections.items())
 
 
 def settings_table(title: str, settings: Mapping[str, Any]) -> str:
@@ -41,10 +51,11 @@ def _setting(value: Any) -> str:
     return ", ".join(map(str, value)) or "none"
 
 
-def place(figure: str, *, height: int | None = None) -> str:
+def place(figure: str, label: str, *, height: int | None = None) -> str:
     """Where the script draws a figure: `height` pixels high, or about as high as it is wide."""
     size = "class='plot square'" if height is None else f"class='plot' style='height:{height}px'"
-    return f"<div class='card'><div {size} data-figure='{text(figure)}' role='img'></div></div>"
+    named = f"data-figure='{text(figure)}' role='img' aria-label='{text(label)}'"
+    return f"<div class='card'><div {size} {named}></div></div>"
 
 
 def grid(places: Iterable[str]) -> str:

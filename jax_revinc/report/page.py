@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from string import Template
 
-from jax_revinc.report import gallery, markup, words
+from plotly.graph_objects import Figure
+
+from jax_revinc.report import gallery, markup, shell, words
 from jax_revinc.report.contents import (
     View,
     mean_view,
     percent,
     sample_views,
 )
-from jax_revinc.report.gallery import Gallery
-from jax_revinc.report.theme import DARK, LIGHT
+from jax_revinc.report.shell import Gallery
 from jax_revinc.training import Run
 from revinc import TrainConfig
 from revinc.atomic import write_atomically
@@ -47,30 +47,33 @@ def report_page(run: Run) -> str:
     patterns = gallery.patterns(cfg.task, views)
     mlp_outs = gallery.mlp_outs(views)
     weights = gallery.weights(run)
-    return Template(asset("page.html")).substitute(
-        title=markup.text(words.task_title(cfg.task)),
-        run_name=markup.text(run.path.resolve().name),
+    title = words.task_title(cfg.task)
+    run_name = run.path.resolve().name
+    body = Template(shell.asset(__package__, "run.html")).substitute(
+        title=markup.text(title),
+        run_name=markup.text(run_name),
         task_sentence=markup.text(words.task_sentence(cfg.task)),
         example=markup.text(f"{samples[0].name} → {' '.join(samples[0].answers['target'])}"),
         scores=markup.facts(scores(run, mean)),
         facts=markup.facts(words.run_facts(run)),
         eval_every=cfg.eval_every,
-        curves=markup.grid(markup.place(name, height=360) for name in curves),
+        noscript=markup.NO_SCRIPT,
+        curves=markup.grid(place(name, figures, 360) for name, figures in curves.items()),
         n_samples=len(samples),
         chooser=markup.view_chooser(views),
         answers=answers(cfg, views),
-        attention=markup.grid(map(markup.place, patterns)),
+        attention=markup.grid(place(name, figures) for name, figures in patterns.items()),
         mlp_outs=mlp_places(cfg, mlp_outs, words.MLP_OUTS),
         weights=mlp_places(cfg, weights, words.MLP_WEIGHTS),
         settings=settings(run),
         n_predicted=len(predicted_positions(cfg.task)),
-        light=LIGHT.css_variables(),
-        dark=DARK.css_variables(),
-        style=asset("page.css"),
-        figures=markup.json_text(gallery.as_json(curves | patterns | mlp_outs | weights)),
-        plotly=markup.script_text(asset("plotly-cartesian.min.js")),
-        script=markup.script_text(asset("page.js")),
     )
+    return shell.make_page(f"{title} · {run_name}", body, curves | patterns | mlp_outs | weights)
+
+
+def place(name: str, alternatives: Sequence[Figure], height: int | None = None) -> str:
+    """Where a figure is drawn, whose title is the same in every view."""
+    return markup.place(name, alternatives[0].layout.title.text, height=height)
 
 
 def mlp_places(cfg: TrainConfig, drawn: Gallery, explanation: str) -> str:
@@ -81,8 +84,8 @@ def mlp_places(cfg: TrainConfig, drawn: Gallery, explanation: str) -> str:
         shape = f"{cfg.model.d_model} by {cfg.model.d_mlp}"
         return f"<p class='note'>Matrices of {shape} are too large to be drawn here.</p>"
     return f"<p class='legend'>{explanation}</p>" + markup.grid(
-        markup.place(name, height=min(120 + 32 * len(alternatives[0].data[0].y), 560))
-        for name, alternatives in drawn.items()
+        place(name, figures, min(120 + 32 * len(figures[0].data[0].y), 560))
+        for name, figures in drawn.items()
     )
 
 
@@ -104,12 +107,5 @@ def answers(cfg: TrainConfig, views: Sequence[View]) -> str:
 
 def settings(run: Run) -> str:
     """Everything that defines the run, as tables."""
-    tables = {**run.config.to_dict(), "engine": run.engine, "versions": run.versions}
-    return "".join(
-        markup.settings_table(title.capitalize(), table) for title, table in tables.items()
-    )
-
-
-def asset(name: str) -> str:
-    """The text of a file in ``assets``."""
-    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
+    sections = {**run.config.to_dict(), "engine": run.engine, "versions": run.versions}
+    return markup.settings_tables(sections)

@@ -238,19 +238,6 @@ def test_predicting_rows_are_marked_and_needed_tokens_outlined(figures):
     assert outlines == [(4, 4), (5, 3), (6, 2), (7, 1)]
 
 
-@pytest.mark.parametrize(
-    "task",
-    [ReverseIncrement(), ReverseIncrement(length=3, n_symbols=5, reverse=False, shift=-2)],
-)
-def test_the_outlined_token_is_all_that_an_answer_needs(task):
-    sequences = task.sequences()
-    cells = contents.reading_cells(task)
-    assert [row + 1 for row, _ in cells] == list(predicted_positions(task))
-    for row, column in cells:
-        expected = (sequences[:, column] + task.shift) % task.n_symbols
-        np.testing.assert_array_equal(sequences[:, row + 1], expected)
-
-
 def model(**changes):
     sizes = {"n_layers": 2, "d_model": 4, "d_head": 2, "n_ctx": 9, "d_vocab": 5, "n_heads": 1}
     return HookedTransformerConfig(**sizes | changes)
@@ -319,34 +306,12 @@ def test_percentages_say_100_only_of_a_whole():
 # In a browser
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = next(filter(None, map(shutil.which, names)), None)
-    if executable is None:
-        pytest.skip(f"there is no browser ({', '.join(names)})")
-    quiet = ["background-networking", "component-update", "sync"]
-    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", *[f"--disable-{q}" for q in quiet]]
-    with playwright.sync_playwright() as api:
-        browser = api.chromium.launch(executable_path=executable, args=flags)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def opened(browser, page):
+def opened(open_offline, page):
     """The page in an offline tab, and what went wrong or was asked for, in words."""
-    context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
-    tab = context.new_page()
-    events = []
-    tab.on("console", lambda message: events.append(f"{message.type}: {message.text}"))
-    tab.on("pageerror", lambda error: events.append(f"error: {error}"))
-    tab.on("request", lambda request: events.append(f"request: {request.url}"))
-    tab.goto(page.as_uri())
+    tab, events = open_offline(page)
     tab.locator("[data-figure] .gtitle").nth(len(TITLES) - 1).wait_for()
-    yield tab, events
-    context.close()
+    return tab, events
 
 
 def written(tab, figure):

@@ -133,7 +133,10 @@ def test_the_command_keeps_what_it_found_in_the_run(run, capsys):
     record = json.loads((run.path / "parity.json").read_text())
     assert record["passed"] is True
     assert record["config"]["train"]["steps"] == CFG.steps
-    assert capsys.readouterr().out.splitlines()[-1].startswith("PASS")
+    verdict, page = capsys.readouterr().out.splitlines()[-2:]
+    assert verdict.startswith("PASS")
+    assert page == f"Page to open: {run.path / 'parity.html'}"
+    assert "No difference found" in (run.path / "parity.html").read_text()
 
 
 def test_the_command_without_a_run_checks_a_fresh_model(tmp_path, capsys):

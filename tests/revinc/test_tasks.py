@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revinc import ReverseIncrement, UserError
-from revinc.tasks import make_task
+from revinc.tasks import make_task, predicted_positions, reading_cells
 
 
 def slow_sequences(length, n_symbols, shift, reverse):
@@ -60,6 +60,24 @@ def test_sequences_are_those_of_the_definition(length, n_symbols, shift, reverse
     assert len(task.position_labels) == task.sequences().shape[1]
     must_predict = [label.startswith("y") for label in task.position_labels]
     assert task.loss_mask().tolist() == must_predict
+
+
+@pytest.mark.parametrize(
+    "task",
+    [ReverseIncrement(), ReverseIncrement(length=3, n_symbols=5, reverse=False, shift=-2)],
+)
+def test_the_token_at_its_source_is_all_that_an_answer_needs(task):
+    sequences = task.sequences()
+    cells = reading_cells(task)
+    assert [row + 1 for row, _ in cells] == list(predicted_positions(task))
+    for row, column in cells:
+        expected = np.array(task.answers)[sequences[:, column]]
+        np.testing.assert_array_equal(sequences[:, row + 1], expected)
+
+
+def test_the_tutorials_reversal_reads_at_column_8_minus_row():
+    assert reading_cells(ReverseIncrement()) == [(4, 4), (5, 3), (6, 2), (7, 1)]
+    assert ReverseIncrement().answers == (1, 2, 3, 0)
 
 
 @pytest.mark.parametrize("shift", [2**31 - 1, -(2**31), 2**63, 10**20, -(10**20)])

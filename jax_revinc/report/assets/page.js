@@ -22,7 +22,7 @@ function draw(place) {
   const all = alternatives(place);
   const { data, layout } = structuredClone(all.length > 1 ? all[view] : all[0]);
   layout.template = templates[darkMode.matches && !printing ? "dark" : "light"];
-  place.setAttribute("aria-label", layout.title.text);
+  if (printing) layout.width = place.clientWidth; // Plotly's own resizing comes too late for the printer
   Plotly.react(place, data, layout, options);
 }
 

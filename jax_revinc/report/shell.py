@@ -1,0 +1,69 @@
+"""What every page is made in: one file that opens without a network, with all of its figures inside."""
+
+from __future__ import annotations
+
+from importlib import resources
+from string import Template
+from typing import Any
+
+import plotly.graph_objects as go
+
+from jax_revinc.report import markup
+from jax_revinc.report.theme import DARK, LIGHT
+
+Gallery = dict[str, list[go.Figure]]
+"""Figures by the name of their place: a single one, or one for every view."""
+
+
+def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
+    """A page as HTML.
+
+    Args:
+        title: the window's.
+        body: HTML, with a place for every figure of `gallery`.
+        gallery: what the page's script draws.
+        style: a style sheet, beside the one that all pages share.
+    """
+    return Template(asset(__package__, "shell.html")).substitute(
+        title=markup.text(title),
+        light=LIGHT.css_variables(),
+        dark=DARK.css_variables(),
+        style=asset(__package__, "page.css") + style,
+        body=body,
+        scripts=scripts(gallery) if gallery else "",
+    )
+
+
+def scripts(gallery: Gallery) -> str:
+    """The figures, and what draws them."""
+    return Template(asset(__package__, "scripts.html")).substitute(
+        figures=markup.json_text(as_json(gallery)),
+        plotly=markup.script_text(asset(__package__, "plotly-cartesian.min.js")),
+        script=markup.script_text(asset(__package__, "page.js")),
+    )
+
+
+def as_json(gallery: Gallery) -> dict[str, object]:
+    """What the page's script draws: the figures, and a template for each colour scheme."""
+    return {
+        "templates": {
+            "light": LIGHT.template().to_plotly_json(),
+            "dark": DARK.template().to_plotly_json(),
+        },
+        "figures": {
+            name: [without_template(figure) for figure in alternatives]
+            for name, alternatives in gallery.items()
+        },
+    }
+
+
+def without_template(figure: go.Figure) -> dict[str, Any]:
+    """A figure as JSON, but for its template: that is the page's."""
+    drawn: dict[str, Any] = figure.to_plotly_json()
+    drawn["layout"].pop("template", None)
+    return drawn
+
+
+def asset(package: str, name: str) -> str:
+    """The text of a file in a package's ``assets``."""
+    return (resources.files(package) / "assets" / name).read_text(encoding="utf-8")

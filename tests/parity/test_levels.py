@@ -174,7 +174,7 @@ def test_rounding_is_told_from_a_bug(pair, monkeypatch):
 @pytest.mark.slow
 def test_float32_bound_holds_for_many_fresh_models(question):
     failed = []
-    for seed in range(60):
+    for seed in range(30):
         ours = HookedTransformer(CFG.model, params=draw_weights(TrainConfig(init_seed=seed)))
         pair = Pair(ours, to_torch(ours), question)
         for name in ("L1", "L2"):

@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow test-full test-tl4 lint format clean
 
@@ -18,15 +19,15 @@ demo: $(VENV)/reference.stamp
 	@echo "Open $(RUN)/report.html in a browser."
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -m slow --timeout 1800
+	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
 
 test-full: test test-slow
 
 test-tl4: $(VENV4)/tests-tl4.stamp
-	$(VENV4)/bin/python -m pytest tests/parity tests/torch_reference
+	$(VENV4)/bin/python -m pytest $(PARALLEL) tests/parity tests/torch_reference
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
+from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
@@ -58,6 +59,9 @@ def inspect_command(args: argparse.Namespace) -> None:
             console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
     for layer in () if args.hook or cfg.attn_only else layers:
         console.print(*weight_tables(model, layer), sep="\n")
+    for table in (["claims"] if task.sources else []) if args.tables is None else args.tables:
+        console.print(f"\n[bold]{table}")
+        console.print(*TABLES[table](model, task), sep="\n")
 
 
 def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
@@ -77,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     training.set_defaults(command=train_command)
 
     inspect = commands.add_parser(
-        "inspect", help="print attention patterns, MLP outputs and weights"
+        "inspect", help="print attention patterns, MLP outputs and weights, and what was learned"
     )
     _add_run(inspect, inspect_command)
     numbers: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
@@ -92,6 +96,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--sample", **numbers, default=[0], help="holdout samples, counted from 0 (default: 0)"
     )
     of.add_argument("--tokens", **numbers, help="token ids to feed instead of a sample")
+    inspect.add_argument(
+        "--tables",
+        nargs="*",
+        choices=TABLES,
+        help="what was learned, over the whole task (default: claims, where the task allows any)",
+    )
     inspect.add_argument("--step", type=int, metavar="N", help="a snapshot instead of the end")
 
     report = commands.add_parser("report", help="write the run's page anew")

@@ -12,7 +12,7 @@ from plotly.graph_objects import Figure
 
 from jax_revinc.report import markup, shell
 from jax_revinc.report.markup import text
-from jax_revinc.report.shell import Gallery
+from jax_revinc.report.shell import Gallery, Picture
 from parity.explanations import BOUNDS, EXPLANATIONS
 from parity.levels import Level, Row
 from parity.margins import known, worst
@@ -42,7 +42,7 @@ class Album:
     def place(self, caption: str, figure: Figure) -> str:
         """HTML where the figure is drawn, over its caption."""
         name = f"figure-{len(self.gallery)}"
-        self.gallery[name] = [figure]
+        self.gallery[name] = Picture(figure)
         place = markup.place(name, caption, height=340)
         return f"<figure>{place}<figcaption>{text(caption)}</figcaption></figure>"
 

@@ -22,6 +22,8 @@ class Task(Protocol):
 
     name: ClassVar[str]
 
+    def __hash__(self) -> int: ...
+
     @property
     def vocabulary(self) -> tuple[str, ...]:
         """The label of every token id, in order."""

@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_revinc.analysis.attribution import logit_attribution
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
 from jax_revinc.training import Run
@@ -21,9 +22,8 @@ from revinc.dataset import make_dataset
 from revinc.labels import sequence_labels, token_label
 from revinc.tasks import predicted_positions
 
-MOST_SAMPLES = 8
 MOST_NUMBERS = 200_000
-"""How many activations the samples of one report may hold together, to keep the page small."""
+"""How many activations the sequences of one report may hold together, to keep the page small."""
 MOST_WEIGHTS = 2**14
 """The largest weight matrix that is shown."""
 BATCH = 1024
@@ -33,24 +33,27 @@ BATCH = 1024
 class Activity(NamedTuple):
     """What a model did on sequences: with a leading axis for each, or for one, or on average.
 
-    `mlp_outs` is empty for a model without MLPs.
+    `mlp_outs` is empty for a model without MLPs. `attribution` is what each component adds to the right token's
+    logit beyond the others'; its components are `attributed`.
     """
 
     right: Float[np.ndarray, "*batch n_predicted"]
     probability: Float[np.ndarray, "*batch n_predicted"]
     patterns: tuple[Float[np.ndarray, "*batch n_heads query key"], ...]
     mlp_outs: tuple[Float[np.ndarray, "*batch pos d_model"], ...]
+    attribution: Float[np.ndarray, "*batch component n_predicted"]
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One holdout sequence, or the mean over all sequences, as the model saw it.
+    """One sequence, or the mean over all sequences, as the model saw it.
 
-    `labels` name the positions fed to the model, as "x3=2" or, in the mean, "x3". `answers` is a small
+    `split` is the sequence's, and empty in the mean. `labels` name the positions fed to the model, as "x3=2" or, in the mean, "x3". `answers` is a small
     table, row title to one text per predicted token. `right` is absent from the mean.
     """
 
     name: str
+    split: str
     labels: tuple[str, ...]
     activity: Activity
     answers: dict[str, list[str]]
@@ -58,23 +61,27 @@ class View:
 
 
 def sample_views(model: HookedTransformer, cfg: TrainConfig) -> list[View]:
-    """The views of the first holdout sequences: the tutorial looks at four, here there may be eight."""
+    """The views of all sequences, holdout first; of a large task or model, as many as there is room for."""
     dataset = make_dataset(cfg)
-    rows = dataset.holdout_rows[: n_samples(cfg)]
-    predicted, activity = observe(cfg, model, dataset.tokens[rows])
+    splits = {"holdout": dataset.holdout_rows, "train": dataset.train_rows}
+    numbered = [(row, split) for split, rows in splits.items() for row in rows]
+    shown = numbered[: n_samples(cfg)]
+    predicted, activity = observe(cfg, model, dataset.tokens[[row for row, _ in shown]])
     return [
         sample_view(
             cfg.task,
+            split,
             dataset.tokens[row],
             predicted[i],
             jax.tree.map(itemgetter(i), activity),
         )
-        for i, row in enumerate(rows)
+        for i, (row, split) in enumerate(shown)
     ]
 
 
 def sample_view(
     task: Task,
+    split: str,
     tokens: Int[np.ndarray, " seq"],
     predicted: Int[np.ndarray, " n_predicted"],
     activity: Activity,
@@ -84,6 +91,7 @@ def sample_view(
     given = [token for token in words_of(task, tokens[~mask]) if token != "BOS"]
     return View(
         name=" ".join(given),
+        split=split,
         labels=tuple(sequence_labels(task, tokens[:-1])),
         activity=activity,
         answers={
@@ -106,6 +114,7 @@ def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
     activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
     return View(
         name=f"mean of all {len(tokens):,}",
+        split="",
         labels=cfg.task.position_labels[:-1],
         activity=activity,
         answers={
@@ -119,10 +128,18 @@ def observe(
     cfg: TrainConfig, model: HookedTransformer, tokens: Int[np.ndarray, "batch seq"]
 ) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
     """The tokens that the model predicts where the task asks for one, and its activity."""
+    predicted_at = predicted_positions(cfg.task)
     with numerics(cfg.model):
-        observed = _observe(model, tokens, predicted_positions(cfg.task))
-    predicted, *activity = jax.tree.map(np.asarray, observed)
+        predicted, *activity = jax.tree.map(np.asarray, _observe(model, tokens, predicted_at))
+    _, votes = logit_attribution(model, jnp.asarray(tokens), predicted_at)
+    activity.append(np.moveaxis(np.asarray(votes), 0, 1))
     return predicted, Activity(*activity)
+
+
+def attributed(model: HookedTransformer, task: Task) -> list[str]:
+    """The components in `Activity.attribution`."""
+    one = jnp.asarray(task.sequences()[:1])
+    return logit_attribution(model, one, predicted_positions(task))[0]
 
 
 @partial(jax.jit, static_argnums=2)
@@ -154,10 +171,11 @@ def mlp_weights(run: Run) -> list[dict[str, Float[np.ndarray, "rows columns"]]]:
 
 
 def n_samples(cfg: TrainConfig) -> int:
-    """How many holdout sequences are shown: fewer the larger the model, but at least one."""
-    fed = len(cfg.task.position_labels) - 1
+    """How many sequences are shown: all, or fewer the larger the model, but at least one."""
+    sequences = cfg.task.sequences()
+    fed = sequences.shape[1] - 1
     per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
-    return int(np.clip(MOST_NUMBERS // per_sample, 1, MOST_SAMPLES))
+    return int(np.clip(MOST_NUMBERS // per_sample, 1, len(sequences)))
 
 
 def words_of(task: Task, tokens: Int[np.ndarray, " n"]) -> list[str]:

@@ -10,6 +10,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from jax_revinc.report.shell import Picture
+
 DECIMALS = 4
 MOST_BATCH_LOSSES = 4000
 """How many losses of single batches are drawn; a longer run is thinned out."""
@@ -60,41 +62,52 @@ def _split_curves(metrics: pd.DataFrame, quantity: str) -> go.Figure:
     )
 
 
-def pattern_figure(
-    pattern: Float[np.ndarray, "query key"],
-    labels: Sequence[str],
+def pattern_picture(
+    patterns: Sequence[Float[np.ndarray, "query key"]],
+    labels: Sequence[Sequence[str]],
     *,
+    axis: str,
     title: str,
     predicting: dict[int, str],
     reading: Sequence[tuple[int, int]],
-) -> go.Figure:
-    """How much every position looks at every earlier one.
+) -> Picture:
+    """How much every position looks at every earlier one, in every version of a head's pattern.
 
     Args:
-        pattern: attention probabilities; the future, which a causal model can't see, is left blank.
-        labels: names of the positions.
+        patterns: attention probabilities; the future, which a causal model can't see, is left blank.
+        labels: names of the positions, in every version.
+        axis: the chooser of the version that is shown.
         title: which head this is.
         predicting: the rows whose next token must be predicted, and the name of that token.
         reading: the cells (row, column) to outline, where a head that fetches the needed token looks.
     """
-    future = np.triu(np.ones_like(pattern, dtype=bool), k=1)
-    rows = [
-        f"<b>{label} → {predicting[row]}</b>" if row in predicting else label
-        for row, label in enumerate(labels)
+    future = np.triu(np.ones_like(patterns[0], dtype=bool), k=1)
+    versions: list[dict[str, Any]] = [
+        {
+            "data.0.z": _rounded(np.where(future, np.nan, pattern)),
+            "data.0.x": list(names),
+            "data.0.y": [
+                f"<b>{name} → {predicting[row]}</b>" if row in predicting else name
+                for row, name in enumerate(names)
+            ],
+            "layout.title.subtitle.text": _reading_score(pattern, reading),
+        }
+        for pattern, names in zip(patterns, labels, strict=True)
     ]
     figure = _heatmap(
-        np.where(future, np.nan, pattern),
-        rows=rows,
-        columns=labels,
+        patterns[0],
+        rows=versions[0]["data.0.y"],
+        columns=labels[0],
         limits=(0, 1),
         hover="%{y} looks at %{x}: %{z:.4f}",
     )
-    return figure.update_layout(
-        title=_title(title, _reading_score(pattern, reading)),
+    figure.update_layout(
+        title=_title(title, ""),
         shapes=[*map(_bar, predicting), *map(_outline, reading)],
-        xaxis={"title": "looks at (source)", "range": [BAR - 0.1, len(labels) - 0.5]},
+        xaxis={"title": "looks at (source)", "range": [BAR - 0.1, len(labels[0]) - 0.5]},
         yaxis={"title": "position (destination)"},
     )
+    return Picture(figure, axis, versions)
 
 
 def _bar(row: int) -> dict[str, Any]:
@@ -128,37 +141,49 @@ def _reading_score(
     return f"{score:.0%} of the predicting rows' attention is outlined"
 
 
-def matrix_figure(
-    matrix: Float[np.ndarray, "rows columns"],
+def matrix_picture(
+    matrices: Sequence[Float[np.ndarray, "rows columns"]],
     *,
     title: str,
     axes: tuple[str, str],
-    largest: float | None = None,
-    rows: Sequence[str] | None = None,
-) -> go.Figure:
-    """A matrix of signed numbers, its colours diverging around zero.
+    axis: str = "",
+    subtitle: str = "",
+    largest: float = 0.0,
+    rows: Sequence[Sequence[str]] | None = None,
+    columns: Sequence[str] | None = None,
+) -> Picture:
+    """A matrix of signed numbers in every version, its colours diverging around zero alike in all.
 
     Args:
-        matrix: such as W_in, or the MLP output at every position.
+        matrices: such as W_in, or the MLP output at every position for every sequence.
         title: which one it is.
         axes: what its rows and its columns are.
-        largest: the magnitude at which the colours end, by default the largest in the matrix.
-        rows: names of the rows, by default their indices.
+        axis: the chooser of the version that is shown, if there are several.
+        subtitle: more about it; its shape by default.
+        largest: the magnitude at which the colours end; by default the largest in any version.
+        rows: names of the rows, in every version; by default their indices.
+        columns: names of the columns; by default their indices.
     """
-    largest = largest or float(np.abs(matrix).max()) or 1.0
-    n_rows, n_columns = matrix.shape
+    largest = largest or max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
+    n_rows, n_columns = matrices[0].shape
+    names = rows or [[str(i) for i in range(n_rows)]] * len(matrices)
     figure = _heatmap(
-        matrix,
-        rows=rows or [str(i) for i in range(n_rows)],
-        columns=[str(i) for i in range(n_columns)],
+        matrices[0],
+        rows=names[0],
+        columns=columns or [str(i) for i in range(n_columns)],
         limits=(-largest, largest),
         hover=f"{axes[0]} %{{y}}, {axes[1]} %{{x}}: %{{z:.4f}}",
     )
-    return figure.update_layout(
-        title=_title(title, f"{n_rows} by {n_columns}"),
+    figure.update_layout(
+        title=_title(title, subtitle or f"{n_rows} by {n_columns}"),
         xaxis={"title": axes[1]},
         yaxis={"title": axes[0]},
     )
+    versions = [
+        {"data.0.z": _rounded(matrix), "data.0.y": list(labels)}
+        for matrix, labels in zip(matrices, names, strict=True)
+    ]
+    return Picture(figure, axis, versions if axis else ())
 
 
 def _heatmap(

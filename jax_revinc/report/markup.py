@@ -51,11 +51,68 @@ def _setting(value: Any) -> str:
     return ", ".join(map(str, value)) or "none"
 
 
-def place(figure: str, label: str, *, height: int | None = None) -> str:
-    """Where the script draws a figure: `height` pixels high, or about as high as it is wide."""
+def place(
+    figure: str, label: str, *, height: int | None = None, of: Mapping[str, int] | None = None
+) -> str:
+    """Where the script draws a figure: `height` pixels high, or about as high as it is wide.
+
+    `of` says which "layer" and "head" it belongs to, for `filters`.
+    """
+    belongs = "".join(f" data-{name}='{number}'" for name, number in (of or {}).items())
     size = "class='plot square'" if height is None else f"class='plot' style='height:{height}px'"
     named = f"data-figure='{text(figure)}' role='img' aria-label='{text(label)}'"
-    return f"<div class='card'><div {size} {named}></div></div>"
+    return f"<div class='card'{belongs}><div {size} {named}></div></div>"
+
+
+def section(title: str, *parts: str) -> str:
+    """A part of the page under a heading; empty if it has no parts."""
+    inside = "".join(parts)
+    return f"<section><h2>{text(title)}</h2>{inside}</section>" if inside else ""
+
+
+def paragraph(words: str, kind: str = "legend") -> str:
+    """A paragraph of plain words."""
+    return f"<p class='{kind}'>{text(words)}</p>"
+
+
+def bullets(sentences: Iterable[str]) -> str:
+    """A list of sentences."""
+    return f"<ul>{''.join(f'<li>{text(sentence)}</li>' for sentence in sentences)}</ul>"
+
+
+def table(caption: str, headings: Sequence[str], rows: Mapping[str, Sequence[str | bool]]) -> str:
+    """Named rows of texts and verdicts."""
+    head = "".join(f"<th scope='col'>{text(heading)}</th>" for heading in headings)
+    body = "".join(
+        _row(name, (_mark(c) if isinstance(c, bool) else text(c) for c in cells))
+        for name, cells in rows.items()
+    )
+    return (
+        f"<div class='scroll'><table class='answers'><caption>{text(caption)}</caption>"
+        f"<tr><td></td>{head}</tr>{body}</table></div>"
+    )
+
+
+def slider(axis: str, label: str, labels: Sequence[str]) -> str:
+    """A slider over versions, at the last; `labels` say what each is."""
+    items = "".join(f"<li>{text(item)}</li>" for item in labels)
+    last = len(labels) - 1
+    return (
+        f"<form class='slider' data-axis='{axis}' autocomplete='off'><label>{text(label)} "
+        f"<input type='range' min='0' max='{last}' value='{last}'></label>"
+        f"<output aria-live='polite'></output><ul hidden>{items}</ul></form>"
+    )
+
+
+def filters(counts: Mapping[str, int]) -> str:
+    """What of the heatmaps is shown: a choice for each of "layer" and "head" of which there are several."""
+    selects = "".join(
+        f"<label>{text(name)} <select name='{text(name)}'><option value='all'>all</option>"
+        f"{''.join(f'<option>{i}</option>' for i in range(count))}</select></label>"
+        for name, count in counts.items()
+        if count > 1
+    )
+    return f"<form class='filter' autocomplete='off'>{selects}</form>" if selects else ""
 
 
 def grid(places: Iterable[str]) -> str:
@@ -64,17 +121,35 @@ def grid(places: Iterable[str]) -> str:
 
 
 def view_chooser(views: Sequence[View]) -> str:
-    """Radio buttons, one per view. The first is chosen."""
-    buttons = (
-        f"<label><input type='radio' name='view' value='{i}'{'' if i else ' checked'}>"
-        f"<span>{text(view.name)}{_verdict(view)}</span></label>"
-        for i, view in enumerate(views)
+    """What the sequence is chosen by: from a list, by typing it, one by one, or the next mistake."""
+    groups = {"holdout": "Holdout", "train": "Train", "": "All"}
+    by_split = {
+        split: [_option(i, view) for i, view in enumerate(views) if view.split == split]
+        for split in groups
+    }
+    options = "".join(
+        f"<optgroup label='{groups[split]}'>{''.join(of_split)}</optgroup>"
+        for split, of_split in by_split.items()
+        if of_split
     )
-    return f"<fieldset class='views'><legend>Sequence</legend>{''.join(buttons)}</fieldset>"
+    return (
+        "<form class='chooser' data-axis='sequence' autocomplete='off'>"
+        f"<label>Sequence <select>{options}</select></label>"
+        f"<label>or type it <input type='text' size='9' placeholder='{text(views[0].name)}'></label>"
+        "<button type='button' data-move='-1'>← previous</button>"
+        "<button type='button' data-move='1'>next →</button>"
+        "<button type='button' data-move='mistake'>next mistake</button>"
+        "<output aria-live='polite'></output></form>"
+    )
 
 
-def _verdict(view: View) -> str:
-    return "" if view.right is None else f" {_mark(view.right.all())}"
+def _option(index: int, view: View) -> str:
+    wrong = view.right is not None and not view.right.all()
+    mark = "" if view.right is None else " ✗" if wrong else " ✓"
+    return (
+        f"<option value='{index}' data-name='{text(view.name)}'{' data-wrong' if wrong else ''}>"
+        f"{text(view.name)}{mark}</option>"
+    )
 
 
 def _mark(right: bool | np.bool) -> str:
@@ -89,7 +164,7 @@ def answers_table(index: int, view: View, columns: Sequence[str]) -> str:
         rows.append(_row("right", map(_mark, view.right)))
     hidden = " hidden" if index else ""
     return (
-        f"<table class='answers' data-view='{index}'{hidden}>"
+        f"<table class='answers' data-sequence='{index}'{hidden}>"
         f"<tr><td></td>{head}</tr>{''.join(rows)}</table>"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from string import Template
 from typing import Any
@@ -11,8 +13,24 @@ import plotly.graph_objects as go
 from jax_revinc.report import markup
 from jax_revinc.report.theme import DARK, LIGHT
 
-Gallery = dict[str, list[go.Figure]]
-"""Figures by the name of their place: a single one, or one for every view."""
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure, and what is otherwise in it for every choice that a reader has.
+
+    Attributes:
+        figure: as it is for the first choice.
+        axis: which of the page's choosers it follows, such as "sequence"; none by default.
+        versions: for every choice, values by their path in the figure's JSON, such as ``data.0.z``.
+    """
+
+    figure: go.Figure
+    axis: str = ""
+    versions: Sequence[Mapping[str, Any]] = ()
+
+
+Gallery = dict[str, Picture]
+"""Pictures by the name of their place."""
 
 
 def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
@@ -37,7 +55,7 @@ def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
 def scripts(gallery: Gallery) -> str:
     """The figures, and what draws them."""
     return Template(asset(__package__, "scripts.html")).substitute(
-        figures=markup.json_text(as_json(gallery)),
+        pictures=markup.json_text(as_json(gallery)),
         plotly=markup.script_text(asset(__package__, "plotly-cartesian.min.js")),
         script=markup.script_text(asset(__package__, "page.js")),
     )
@@ -50,9 +68,13 @@ def as_json(gallery: Gallery) -> dict[str, object]:
             "light": LIGHT.template().to_plotly_json(),
             "dark": DARK.template().to_plotly_json(),
         },
-        "figures": {
-            name: [without_template(figure) for figure in alternatives]
-            for name, alternatives in gallery.items()
+        "pictures": {
+            name: {
+                "figure": without_template(picture.figure),
+                "axis": picture.axis,
+                "versions": picture.versions,
+            }
+            for name, picture in gallery.items()
         },
     }
 

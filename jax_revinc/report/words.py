@@ -14,6 +14,40 @@ MLP_WEIGHTS = (
     "W_in reads the residual stream into the neurons, and W_out writes what they say back into it."
 )
 
+NO_SNAPSHOTS = "Train with --snapshots every:100 and a slider here shows the circuit forming, from step to step."
+FORMING = (
+    "Move the slider to see each head's pattern, the mean over all sequences, as training went on."
+)
+CIRCUITS = (
+    "What the weights do on each path, whatever the input: for each head, which positions its queries ask for (QK) and "
+    "which logits a token that it looks at adds to (OV); what each MLP makes of one token; and what a token adds "
+    "past all of them (direct path). Norms are folded into the weights, up to their scale."
+)
+INCREMENTS = (
+    "With patterns and norms frozen, every part of a logit has one author. Each map is what a component creates for "
+    "the answer's logits, by the token that decides the answer: a component that increments is orange "
+    "next to the diagonal, at t + 1 for token t."
+)
+EFFECTS = (
+    "Ablation takes a component's output away and looks at what breaks. Patching runs the model on another "
+    "sequence, puts one activation back as it was, and looks at how much of the answer returns: 0 nothing, 1 all."
+)
+CLAIMS = (
+    "Increment: how much a component's map of tokens is t to t + 1 rather than a copy or an amplification of what "
+    "it read (1 at most); share: how much of the answers' logits it creates. Necessary: accuracy if it always "
+    "writes its mean. Sufficient: how often the answers come back if, on a sequence of other tokens, it alone "
+    "writes what it wrote on the right one."
+)
+CLAIM_COLUMNS = (
+    "increment",
+    "share",
+    "increments",
+    "accuracy without",
+    "necessary",
+    "restored",
+    "sufficient",
+)
+
 
 def task_title(task: Task) -> str:
     """The task as a headline."""

@@ -9,8 +9,14 @@ import pytest
 
 from jax_revinc import Run, TrainConfig, train
 from jax_revinc.__main__ import make_parser
+from jax_revinc.analysis.attention import attention_patterns, reversal_score
+from jax_revinc.analysis.circuits import direct_path, ov_circuit
+from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.recovery import ablation_costs, recovery
+from jax_revinc.analysis.tables import TABLES
 from revinc.cli import run_command
 from revinc.dataset import make_dataset
+from revinc.tasks import reading_cells
 
 
 @pytest.fixture
@@ -160,3 +166,67 @@ def test_heads_of_an_activation_without_heads_are_refused(inspect):
     assert status == 2
     assert "hook_embed has no heads to choose from" in error
     assert inspect("--head", 0)[0] == 0
+
+
+@pytest.fixture(scope="module")
+def evidence(short_run):
+    """The model and the task of the short run."""
+    return short_run.model(), short_run.config.task
+
+
+def test_the_claims_are_printed_by_default(inspect, evidence):
+    _, printed, _ = inspect()
+    model, task = evidence
+    for sentence in claims(model, task).sentences(model.cfg):
+        assert sentence in printed
+    assert "L1H0" in printed
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_table_is_printed_alone(inspect, table):
+    status, printed, _ = inspect("--layer", 0, "--tables", table)
+    assert status == 0
+    lines = printed.splitlines()
+    assert [name for name in TABLES if name in map(str.strip, lines)] == [table]
+    assert len(lines[lines.index(table) :]) > 5
+
+
+def test_no_tables_are_printed_if_none_are_asked_for(inspect):
+    _, printed, _ = inspect("--tables")
+    assert not set(TABLES) & set(map(str.strip, printed.splitlines()))
+
+
+def test_attention_is_told_by_predicting_row(inspect, evidence):
+    model, task = evidence
+    _, printed, _ = inspect("--tables", "attention")
+    score = reversal_score(attention_patterns(model, task.sequences()[:, :-1]), reading_cells(task))
+    for layer in (0, 1):
+        lines = printed.splitlines()
+        start = next(
+            i for i, x in enumerate(lines) if f"layer {layer}, head 0: where it looks" in x
+        )
+        on_needed = [numbers(line)[-1] for line in lines[start + 2 : start + 6]]
+        np.testing.assert_allclose(on_needed, score.attention[layer, 0], atol=5.1e-4)
+
+
+def test_circuits_and_patching_and_ablation_are_the_analysis(inspect, evidence):
+    model, task = evidence
+    _, printed, _ = inspect("--tables", "circuits", "patching", "ablation")
+    shown = rows_below(printed, "OV of L1H0: token to logits", 5)[:4, 1:]
+    np.testing.assert_allclose(shown, ov_circuit(model)[1, 0, :4], atol=5.1e-4)
+    shown = rows_below(printed, "direct path: token to logits", 5)[:4, 1:]
+    np.testing.assert_allclose(shown, direct_path(model)[:4], atol=5.1e-4)
+    shown = rows_below(printed, "patching resid_pre: share of the answers that comes back", 2)
+    np.testing.assert_allclose(shown[:, 1:], recovery(model, task)["resid_pre"], atol=5.1e-4)
+    (line,) = (x for x in printed.splitlines() if x.strip().startswith("blocks.1.hook_mlp_out"))
+    costs = ablation_costs(model, task)["accuracy_change"].sort_index()
+    expected = [
+        costs[method, "MLP", "blocks.1.hook_mlp_out"].item()
+        for method in ("zero", "mean", "resample")
+    ]
+    np.testing.assert_allclose(numbers(line), expected, atol=5.1e-4)
+
+
+def test_a_table_that_does_not_exist_is_refused(inspect):
+    with pytest.raises(SystemExit, match="2"):
+        inspect("--tables", "weights")

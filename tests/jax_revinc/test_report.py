@@ -1,7 +1,10 @@
 """The report page: what it holds, that it needs nothing else, and that it works in a browser."""
 
+import copy
 import dataclasses
+import functools
 import json
+import operator
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,26 +13,33 @@ import numpy as np
 import pytest
 
 from jax_revinc import HookedTransformerConfig, ReverseIncrement, Run, TrainConfig, UserError, train
+from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.increment import component_labels
+from jax_revinc.analysis.recovery import ablation_costs
 from jax_revinc.report import contents, markup
 from jax_revinc.report.figures import DECIMALS
 from jax_revinc.report.page import report_page, write_report
 from jax_revinc.report.theme import DARK, LIGHT
 from revinc.dataset import make_dataset
 from revinc.runs import WEIGHTS
-from revinc.tasks import predicted_positions
 
 ROUNDING = {"rtol": 0, "atol": 0.51 * 10**-DECIMALS}
-TITLES = [
-    "Loss",
-    "Accuracy",
-    "Layer 0, head 0",
-    "Layer 1, head 0",
-    "Layer 0, MLP output",
-    "Layer 1, MLP output",
-    "Layer 0, W_in",
-    "Layer 0, W_out",
-    "Layer 1, W_in",
-    "Layer 1, W_out",
+OF_A_SEQUENCE = ["pattern-0-0", "pattern-1-0", "attribution", "mlp_out-0", "mlp_out-1"]
+OF_EFFECTS = ["patching-resid_pre", "patching-attn_out", "patching-mlp_out", "patching-z"]
+OF_EFFECTS += ["ablation", "ablation-position"]
+OF_CIRCUITS = ["qk-0-0", "ov-0-0", "qk-1-0", "ov-1-0", "mlp-0", "mlp-1", "direct"]
+OF_CIRCUITS += [f"increment-{c}" for c in ("embed", "L0H0", "L1H0", "0_mlp_out", "1_mlp_out")]
+OF_MLPS = ["W_in-0", "W_out-0", "W_in-1", "W_out-1"]
+OF_SNAPSHOTS = ["forming-0-0", "forming-1-0"]
+NAMES = [
+    "loss",
+    "accuracy",
+    *OF_SNAPSHOTS,
+    "reading",
+    *OF_A_SEQUENCE,
+    *OF_EFFECTS,
+    *OF_CIRCUITS,
+    *OF_MLPS,
 ]
 
 
@@ -59,19 +69,30 @@ def figures(html):
 
 @pytest.fixture(scope="module")
 def activations(run):
-    """The model's logits and cache on the holdout sequences that the page shows."""
+    """The model's logits and cache on the sequences that the page shows."""
     return run.model().run_with_cache(shown_sequences(run)[:, :-1])
 
 
 def shown_sequences(run):
+    """All sequences in the order of the page: holdout first."""
     dataset = make_dataset(run.config)
-    return dataset.tokens[dataset.holdout_rows[: contents.MOST_SAMPLES]]
+    return dataset.tokens[np.concatenate([dataset.holdout_rows, dataset.train_rows])]
 
 
 def embedded_figures(html):
-    """Figures by name, each a list with one for every view, as the page's script reads them."""
-    data = re.search(r'<script type="application/json" id="figures">(.*?)</script>', html, re.S)
-    return json.loads(data[1])["figures"]
+    """Figures by name, each a list with one for every version, as the page's script makes them."""
+    data = re.search(r'<script type="application/json" id="pictures">(.*?)</script>', html, re.S)
+    pictures = json.loads(data[1])["pictures"]
+    return {name: [*versions(picture)] for name, picture in pictures.items()}
+
+
+def versions(picture):
+    for version in picture["versions"] or [{}]:
+        figure = copy.deepcopy(picture["figure"])
+        for path, value in version.items():
+            *keys, last = (int(key) if key.isdigit() else key for key in path.split("."))
+            functools.reduce(operator.getitem, keys, figure)[last] = value
+        yield figure
 
 
 def heatmap(figure):
@@ -113,7 +134,7 @@ def test_the_page_refers_to_nothing_outside_it(html):
 
 
 def test_the_page_stays_small(html):
-    assert len(html.encode()) < 2_000_000
+    assert len(html.encode()) < 3_500_000  # with all of the 256 sequences
 
 
 def test_names_are_escaped(html):
@@ -127,17 +148,12 @@ def test_scripts_and_data_can_not_end_their_element():
     assert "</script" not in markup.script_text("'</script>'")
 
 
-def test_every_figure_is_there(figures):
-    assert [
-        alternatives[0]["layout"]["title"]["text"] for alternatives in figures.values()
-    ] == TITLES
-    n_views = contents.MOST_SAMPLES + 1
-    assert [len(alternatives) for alternatives in figures.values()] == [
-        1,
-        1,
-        *[n_views] * 4,
-        *[1] * 4,
-    ]
+def test_every_figure_is_there(run, figures):
+    assert list(figures) == NAMES
+    n_versions = dict.fromkeys(NAMES, 1)
+    n_versions |= dict.fromkeys(OF_A_SEQUENCE, 256 + 1)
+    n_versions |= dict.fromkeys(OF_SNAPSHOTS, len(run.snapshot_steps))
+    assert {name: len(versions) for name, versions in figures.items()} == n_versions
 
 
 @pytest.mark.parametrize("layer", [0, 1])
@@ -213,6 +229,7 @@ def test_answers_are_the_models(run, activations):
 
 def test_answers_are_marked_right_and_wrong(run):
     view = contents.sample_views(run.model(), run.config)[0]
+    assert view.split == "holdout"
     view = dataclasses.replace(view, right=np.array([True, False, False, True]))
     table = markup.answers_table(0, view, ["y0", "y1", "y2", "y3"])
     assert re.findall("[✓✗]", table) == ["✓", "✗", "✗", "✓"]
@@ -269,7 +286,11 @@ def test_other_configs_have_a_page(cfg, tmp_path):
     patterns = {f"pattern-{layer}-{head}" for layer in layers for head in heads}
     of_mlps = {f"{name}-{layer}" for name in ("mlp_out", "W_in", "W_out") for layer in layers}
     expected = patterns if cfg.model.attn_only else patterns | of_mlps
-    assert set(figures) == {"loss", "accuracy"} | expected
+    of_a_run = {"loss", "accuracy", "attribution"}
+    shown = {name for name in figures if name.startswith(("pattern-", "mlp_out-", "W_"))}
+    assert shown == expected
+    assert of_a_run <= set(figures)
+    assert not cfg.model.attn_only or not [name for name in figures if name.startswith("mlp")]
     assert {heatmap(figures[name][0]).shape for name in patterns} == {(fed, fed)}
     assert ("it has no MLPs" in html) == cfg.model.attn_only
     places = [a["data-figure"] for _, a in Elements(html).found if "data-figure" in a]
@@ -285,8 +306,8 @@ def test_weights_too_large_are_left_out(run, monkeypatch):
 
 def test_a_large_model_shows_fewer_samples(tutorial):
     large = dataclasses.replace(tutorial, model=model(n_layers=12, d_model=256, n_heads=16))
-    assert contents.n_samples(tutorial) == 8
-    assert 1 <= contents.n_samples(large) < 8
+    assert contents.n_samples(tutorial) == 256
+    assert 1 <= contents.n_samples(large) < 20
 
 
 def test_an_unfinished_run_has_no_report(run, tmp_path):
@@ -303,6 +324,41 @@ def test_percentages_say_100_only_of_a_whole():
     assert contents.percent(0.5) == "50.00 %"
 
 
+def test_claims_and_their_evidence_are_on_the_page(run, html):
+    found = claims(run.model(), run.config.task)
+    for sentence in found.sentences(run.config.model):
+        assert f"<li>{markup.text(sentence)}</li>" in html
+    for name in component_labels(run.config.model):
+        assert f"<th scope='row'>{name}</th>" in html
+
+
+def test_votes_add_up_to_the_margin_of_the_right_token(run, figures, activations):
+    sequences = shown_sequences(run)
+    logits = np.asarray(activations[0])[:, 4:]
+    right = np.take_along_axis(logits, sequences[:, 5:, None], axis=-1)[..., 0]
+    margins = right - (logits.sum(-1) - right) / (logits.shape[-1] - 1)
+    votes = [heatmap(figure).sum(axis=0) for figure in figures["attribution"][:-1]]
+    np.testing.assert_allclose(votes, margins, rtol=1e-4, atol=1e-3)
+
+
+def test_putting_everything_right_at_the_source_brings_most_back(figures):
+    whole = heatmap(figures["patching-resid_pre"][0])
+    assert whole.shape == (2, 8)
+    np.testing.assert_allclose(whole[0, [0, 5, 6, 7]][:1], 0, atol=1e-4)  # BOS is the same in both
+    assert whole[0].sum() > 0.2
+
+
+def test_the_cost_of_ablation_is_that_of_the_analysis(run, figures):
+    costs = ablation_costs(run.model(), run.config.task)["accuracy_change"].sort_index()
+    shown = heatmap(figures["ablation"][0])
+    assert shown.shape == (len(figures["ablation"][0]["data"][0]["y"]), 3)
+    mlp = figures["ablation"][0]["data"][0]["y"].index("L1 mlp_out")
+    methods = figures["ablation"][0]["data"][0]["x"]
+    for method, value in zip(methods, shown[mlp], strict=True):
+        expected = -costs[method, "MLP", "blocks.1.hook_mlp_out"].item()
+        assert value == pytest.approx(expected, abs=1e-4)
+
+
 # In a browser
 
 
@@ -310,7 +366,7 @@ def test_percentages_say_100_only_of_a_whole():
 def opened(open_offline, page):
     """The page in an offline tab, and what went wrong or was asked for, in words."""
     tab, events = open_offline(page)
-    tab.locator("[data-figure] .gtitle").nth(len(TITLES) - 1).wait_for()
+    tab.locator("[data-figure] .gtitle").nth(len(NAMES) - 1).wait_for()
     return tab, events
 
 
@@ -324,9 +380,10 @@ def test_the_page_opens_offline_without_a_complaint(opened, page):
     assert [e for e in events if not e.startswith("request: data:")] == [
         f"request: {page.as_uri()}"
     ]
+    places = tab.locator("[data-figure]")
+    assert [place.get_attribute("data-figure") for place in places.all()] == NAMES
     titles = tab.locator("[data-figure] .gtitle").all_text_contents()
-    assert titles == TITLES
-    assert tab.locator("[data-figure]").count() == len(TITLES)
+    assert titles == [place.get_attribute("aria-label") for place in places.all()]
 
 
 def test_the_heatmap_that_is_seen_is_the_cache(opened, activations):
@@ -338,20 +395,101 @@ def test_the_heatmap_that_is_seen_is_the_cache(opened, activations):
     np.testing.assert_allclose(sorted(numbers), sorted(pattern[past]), rtol=0, atol=0.0051)
 
 
-@pytest.mark.parametrize("choice", [3, contents.MOST_SAMPLES])
-def test_choosing_a_view_changes_what_is_shown(opened, figures, choice):
+def choose_from_the_list(tab, name, index):
+    tab.locator(".chooser select").select_option(str(index))
+
+
+def type_the_sequence(tab, name, index):
+    tab.locator(".chooser input").fill(name.replace(" ", ""))
+    tab.keyboard.press("Enter")
+
+
+@pytest.mark.parametrize("ask", [choose_from_the_list, type_the_sequence])
+@pytest.mark.parametrize("index", [3, 200])
+def test_choosing_a_sequence_changes_what_is_shown(opened, run, figures, ask, index):
     tab, events = opened
+    name = " ".join(map(str, shown_sequences(run)[index][1:5]))
     before = {name: written(tab, name) for name in figures}
-    tab.locator(f"label:has(input[value='{choice}'])").click()
+    ask(tab, name, index)
     after = {name: written(tab, name) for name in figures}
     changed = {name for name in figures if before[name] != after[name]}
-    assert changed == {name for name in figures if name.startswith(("pattern", "mlp_out"))}
-    shown = heatmap(figures["pattern-0-0"][choice])
+    assert changed == set(OF_A_SEQUENCE)
+    shown = heatmap(figures["pattern-0-0"][index])
     numbers = [float(text) for text in after["pattern-0-0"] if text]
     np.testing.assert_allclose(
         sorted(numbers), sorted(shown[~np.isnan(shown)]), rtol=0, atol=0.0051
     )
-    assert tab.locator("[data-view]:visible").get_attribute("data-view") == str(choice)
+    assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == str(index)
+    assert tab.locator(".chooser option:checked").get_attribute("data-name") == name
+    assert not [event for event in events if event.startswith("error")]
+
+
+def test_sequences_one_by_one_and_the_next_mistake(opened, run, activations):
+    tab, _ = opened
+    shown = tab.locator("[data-sequence]:visible")
+
+    def click(label):
+        tab.get_by_role("button", name=label).click()
+        return int(shown.get_attribute("data-sequence"))
+
+    assert click("next →") == 1
+    assert click("← previous") == 0
+    assert click("← previous") == 256
+    answers = np.asarray(activations[0]).argmax(-1)[:, 4:]
+    wrong = np.flatnonzero((answers != shown_sequences(run)[:, 5:]).any(axis=1))
+    assert [click("next mistake") for _ in range(2)] == wrong[:2].tolist()
+    assert "✗" in shown.text_content()
+
+
+@pytest.mark.parametrize("typed", ["9 9 9 9", "0", "<b>"])
+def test_a_sequence_that_is_not_there_is_said_so(opened, typed):
+    tab, _ = opened
+    tab.locator(".chooser input").fill(typed)
+    tab.keyboard.press("Enter")
+    assert tab.locator(".chooser output").text_content() == "no such sequence here"
+    assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "0"
+
+
+def test_a_layer_can_be_looked_at_alone(opened):
+    tab, _ = opened
+    chooser = tab.locator(".filter select[name=layer]")
+    chooser.select_option("1")
+    visible = [
+        p.get_attribute("data-figure")
+        for p in tab.locator("[data-layer] > div").all()
+        if p.is_visible()
+    ]
+    assert visible == ["pattern-1-0", "mlp_out-1"]
+    chooser.select_option("all")
+    assert tab.locator("[data-layer]:visible").count() == 4
+
+
+def test_the_page_can_be_used_by_keyboard_alone(opened):
+    tab, _ = opened
+    tab.locator(".chooser select").focus()
+    tab.keyboard.press("ArrowDown")
+    assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "1"
+    for _ in range(3):  # past the text field and "previous", to "next"
+        tab.keyboard.press("Tab")
+    tab.keyboard.press("Space")
+    assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "2"
+
+
+def test_a_slider_shows_the_circuit_forming(opened, run, figures):
+    tab, events = opened
+    said, slider = tab.locator(".slider output"), tab.locator(".slider input")
+    place = "forming-1-0"
+    tokens = run.config.task.sequences()[:, :-1]
+    past = np.tril_indices(tokens.shape[1])
+    slider.focus()
+    tab.keyboard.press("Home")
+    for i, step in enumerate(run.snapshot_steps):
+        mean = np.asarray(run.model(step).run_with_cache(tokens)[1]["pattern", 1]).mean(0)[0]
+        np.testing.assert_allclose(heatmap(figures[place][i])[past], mean[past], **ROUNDING)
+        numbers = [float(text) for text in written(tab, place) if text]
+        np.testing.assert_allclose(sorted(numbers), sorted(mean[past]), rtol=0, atol=0.0052)
+        assert said.text_content().startswith(f"step {step:,}")
+        tab.keyboard.press("ArrowRight")
     assert not [event for event in events if event.startswith("error")]
 
 

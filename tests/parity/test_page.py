@@ -94,7 +94,10 @@ def test_every_level_is_explained():
 
 def test_agreement_is_the_headline(good):
     page = parity_page(good)
-    assert re.search(r"<h1><span class='badge right'>PASS</span> No difference found( but known ones)?</h1>", page)
+    assert re.search(
+        r"<h1><span class='badge right'>PASS</span> No difference found( but known ones)?</h1>",
+        page,
+    )
     for level in good.levels:
         assert page.count(f"Table of all {len(level.rows)}, {level.dtype} precision")
 
@@ -169,7 +172,7 @@ def test_nothing_sticks_out_of_a_telephone(bad, tmp_path, open_offline):
 def test_errors_of_all_sizes_are_drawn(tmp_path):
     errors = [0.0, 1e-300, 1e-13, 1e300, math.inf, math.nan]
     page = parity_page(report(*[comparison(error=error) for error in errors]))
-    assert "NaN" not in re.search(r'id="figures">(.*?)</script>', page, re.S)[1]
+    assert "NaN" not in re.search(r'id="pictures">(.*?)</script>', page, re.S)[1]
     assert np.isfinite(
         [float(y) for y in re.findall(r'"range": ?\[(-?[\d.]+), ?-?[\d.]+\]', page)]
     ).all()

@@ -1,6 +1,6 @@
 "use strict";
 
-const { templates, figures } = JSON.parse(document.getElementById("figures").textContent);
+const { templates, pictures } = JSON.parse(document.getElementById("pictures").textContent);
 const places = [...document.querySelectorAll("[data-figure]")];
 const darkMode = matchMedia("(prefers-color-scheme: dark)");
 const options = {
@@ -10,32 +10,110 @@ const options = {
   toImageButtonOptions: { format: "svg" },
 };
 
-let view = 0;
+const chosen = {};
 let printing = false;
 
-/** The figures of a place: a single one, or one for every view. */
-function alternatives(place) {
-  return figures[place.dataset.figure];
+/** Sets what a path such as "data.0.z" leads to. */
+function put(figure, path, value) {
+  const keys = path.split(".");
+  const last = keys.pop();
+  keys.reduce((part, key) => part[key], figure)[last] = value;
 }
 
 function draw(place) {
-  const all = alternatives(place);
-  const { data, layout } = structuredClone(all.length > 1 ? all[view] : all[0]);
-  layout.template = templates[darkMode.matches && !printing ? "dark" : "light"];
-  if (printing) layout.width = place.clientWidth; // Plotly's own resizing comes too late for the printer
-  Plotly.react(place, data, layout, options);
+  const picture = pictures[place.dataset.figure];
+  const figure = structuredClone(picture.figure);
+  const version = picture.versions[chosen[picture.axis]] ?? {};
+  for (const [path, value] of Object.entries(version)) put(figure, path, value);
+  figure.layout.template = templates[darkMode.matches && !printing ? "dark" : "light"];
+  if (printing) figure.layout.width = place.clientWidth; // Plotly's own resizing comes too late for the printer
+  Plotly.react(place, figure.data, figure.layout, options);
 }
 
 function drawAll() {
   places.forEach(draw);
 }
 
-function choose(chosen) {
-  view = chosen;
-  places.filter((place) => alternatives(place).length > 1).forEach(draw);
-  for (const part of document.querySelectorAll("[data-view]")) {
-    part.hidden = Number(part.dataset.view) !== view;
+/** Shows what belongs to a choice on an axis. */
+function choose(axis, choice) {
+  chosen[axis] = choice;
+  places.filter((place) => pictures[place.dataset.figure].axis === axis).forEach(draw);
+  for (const part of document.querySelectorAll(`[data-${axis}]`)) {
+    part.hidden = Number(part.dataset[axis]) !== choice;
   }
+}
+
+/** The words of a sequence: "2 0 3 1", or "2031" where every word is a letter long. */
+function words(typed) {
+  const parts = typed.split(/[^\w#]+/).filter(Boolean);
+  return (parts.length > 1 ? parts : [...typed.trim()]).join(" ");
+}
+
+function connectChooser(form) {
+  const { axis } = form.dataset;
+  const list = form.querySelector("select");
+  const typed = form.querySelector("input");
+  const said = form.querySelector("output");
+  const all = [...list.options];
+
+  function go(option) {
+    said.textContent = "";
+    list.value = option.value;
+    choose(axis, Number(option.value));
+  }
+
+  function move(step) {
+    const from = list.selectedIndex;
+    if (step !== "mistake") return go(all[(from + Number(step) + all.length) % all.length]);
+    const after = [...all.slice(from + 1), ...all.slice(0, from)];
+    const wrong = after.find((option) => "wrong" in option.dataset);
+    if (wrong) return go(wrong);
+    said.textContent = "no other mistake";
+  }
+
+  list.addEventListener("change", () => go(list.selectedOptions[0]));
+  typed.addEventListener("change", () => {
+    const found = all.find((option) => option.dataset.name === words(typed.value));
+    if (found) go(found);
+    else said.textContent = "no such sequence here";
+  });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  for (const button of form.querySelectorAll("[data-move]")) {
+    button.addEventListener("click", () => move(button.dataset.move));
+  }
+  go(all[0]);
+}
+
+/** A slider over training: its labels are in a list beside it. */
+function connectSlider(form) {
+  const slider = form.querySelector("input");
+  const said = form.querySelector("output");
+  const labels = [...form.querySelectorAll("li")].map((item) => item.textContent);
+
+  function go() {
+    said.textContent = labels[slider.value];
+    slider.setAttribute("aria-valuetext", labels[slider.value]);
+    choose(form.dataset.axis, Number(slider.value));
+  }
+
+  slider.addEventListener("input", go);
+  go();
+}
+
+/** Shows the places of one layer or head, or of all. */
+function connectFilter(form) {
+  const selects = [...form.querySelectorAll("select")];
+
+  function filter() {
+    for (const card of document.querySelectorAll("[data-layer]")) {
+      const shown = selects.every(({ name, value }) => ["all", card.dataset[name] ?? value].includes(value));
+      const appears = card.hidden && shown;
+      card.hidden = !shown;
+      if (appears) card.querySelectorAll("[data-figure]").forEach((place) => Plotly.Plots.resize(place));
+    }
+  }
+
+  selects.forEach((select) => select.addEventListener("change", filter));
 }
 
 /** On paper the page is light, and as narrow as a sheet. */
@@ -46,10 +124,9 @@ function setPrinting(on) {
   places.forEach((place) => Plotly.Plots.resize(place));
 }
 
-for (const button of document.querySelectorAll("input[name=view]")) {
-  button.checked = Number(button.value) === view;
-  button.addEventListener("change", () => choose(Number(button.value)));
-}
+document.querySelectorAll(".chooser").forEach(connectChooser);
+document.querySelectorAll(".slider").forEach(connectSlider);
+document.querySelectorAll(".filter").forEach(connectFilter);
 darkMode.addEventListener("change", drawAll);
 addEventListener("beforeprint", () => setPrinting(true));
 addEventListener("afterprint", () => setPrinting(false));

@@ -1,0 +1,124 @@
+"""``python -m benchmarks.patching``: a full patching sweep, ours and `transformer_lens.patching`'s, interleaved.
+
+Every layer and position of resid_pre, attn_out, mlp_out and every head's output, on all pairs of a sequence of
+the tutorial's task and another one: clean run, cache and patched runs. Both sides are asked for the mean metric over
+all pairs, which is all that TransformerLens gives in one sweep; and for the metric of every pair, for which
+it needs a sweep per pair (timed on a few, and multiplied).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from rich.console import Console
+from transformer_lens import patching as reference
+
+from benchmarks.__main__ import describe_machine, timing_table
+from benchmarks.interleaving import Timing, interleave
+from benchmarks.steps import with_threads
+from jax_revinc import PRESETS, HookedTransformer
+from jax_revinc.analysis.patching import patch_sweep
+from jax_revinc.training import draw_weights
+from parity import to_torch
+from revinc.cli import run_command
+
+SITES = ("resid_pre", "attn_out", "mlp_out", "z")
+OUR_SWEEPS = 50
+"""Sweeps of ours timed per round: enough to drown the clock, and the caches that the others leave behind."""
+
+PAIRS_TIMED = 2
+"""Pairs that TransformerLens sweeps one by one in each round."""
+
+SAME_NUMBERS_BOUND = 1e-4
+"""Before they are timed, both sweeps must agree normwise, in float32."""
+
+
+def metric_per_pair(logits):  # type: ignore[no-untyped-def]
+    """The logit of token 0 less that of token 1 at the last position, [pair]; of either framework."""
+    return logits[:, -1, 0] - logits[:, -1, 1]
+
+
+def time_sweeps(rounds: int) -> tuple[float, dict[str, Timing]]:
+    """Seconds of the first sweep, compilation included, and of sweeps, interleaved.
+
+    Raises:
+        AssertionError: if the two sides find other numbers.
+    """
+    cfg = PRESETS["tutorial"]
+    ours = HookedTransformer(cfg.model, params=draw_weights(cfg))
+    theirs: Any = to_torch(ours)
+    clean = cfg.task.sequences()[:, :-1]
+    corrupted = np.random.default_rng(0).permutation(clean)
+    n_pairs = len(clean)
+    reference.tqdm = lambda rows: rows  # type: ignore[attr-defined]  # no progress bars
+
+    def our_sweep() -> dict[str, np.ndarray]:
+        found = patch_sweep(ours, clean, corrupted, metric_per_pair, SITES)
+        return jax.tree.map(np.asarray, found.patched)
+
+    def their_sweep(pairs: slice) -> list[np.ndarray]:
+        from_tokens = torch.tensor(clean[pairs], dtype=torch.long)
+        into_tokens = torch.tensor(corrupted[pairs], dtype=torch.long)
+        with torch.no_grad():
+            _, cache = theirs.run_with_cache(from_tokens)
+            given = (theirs, into_tokens, cache, lambda logits: metric_per_pair(logits).mean())
+            by_block = reference.get_act_patch_block_every(*given)
+            heads = reference.get_act_patch_attn_head_out_by_pos(*given)
+        return [*by_block.numpy(), heads.numpy()]
+
+    begin = time.perf_counter()
+    found = our_sweep()
+    first = time.perf_counter() - begin
+    for name, expected in zip(SITES, their_sweep(slice(None)), strict=True):
+        difference = np.abs(found[name].mean(-1) - expected).max()
+        assert difference <= SAME_NUMBERS_BOUND * np.abs(expected).max(), name
+
+    def one_by_one() -> float:
+        sweeps = [seconds(partial(their_sweep, slice(i, i + 1))) for i in range(PAIRS_TIMED)]
+        return float(np.mean(sweeps)) * n_pairs
+
+    def ours_warm() -> float:
+        return seconds(lambda: [our_sweep() for _ in range(OUR_SWEEPS)]) / OUR_SWEEPS
+
+    contenders = {"JAX, every pair": ours_warm}
+    for threads in sorted({1, torch.get_num_threads()}, reverse=True):
+        batched = with_threads(threads, lambda: seconds(lambda: their_sweep(slice(None))))
+        contenders[f"TransformerLens 3.9, mean over pairs, torch threads: {threads}"] = batched
+    contenders["TransformerLens 3.9, every pair, torch threads: 1"] = with_threads(1, one_by_one)
+    return first, interleave(contenders, rounds)
+
+
+def seconds(function: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+def patching_command(args: argparse.Namespace) -> None:
+    console = Console(highlight=False)
+    console.print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
+    first, timings = time_sweeps(args.rounds)
+    console.print(timing_table("patching sweep", timings, unit="ms", scale=1e3))
+    ours, *others = timings.values()
+    for other in others:
+        console.print(f"JAX is {other.ratio_to(ours):,.0f} times as fast as {other.name}")
+    console.print(f"the first JAX sweep, compilation included, took {first:.1f} s")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.patching", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7, help="rounds of sweeps (7)")
+    parser.set_defaults(command=patching_command)
+    return run_command(parser)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

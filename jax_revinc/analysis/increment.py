@@ -1,0 +1,239 @@
+"""Which component turns the token that decides an answer into that answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, Int
+
+from jax_revinc.hooks import ActivationCache, identity, recording, scoped
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import with_numerics
+from jax_revinc.objective import Params
+from revinc import HookedTransformerConfig, UserError
+
+Logits = Float[Array, "batch pos d_vocab_out"]
+ComponentLogits = Float[Array, "components batch pos d_vocab_out"]
+
+FROZEN = ("hook_scale", "hook_pattern")
+"""What makes a model without MLPs nonlinear."""
+
+WRITERS = ("hook_embed", "hook_pos_embed", "hook_mlp_out")
+"""What a frozen model is linear in; heads only move it."""
+
+
+class Increment(NamedTuple):
+    """What every component, in the order of `component_labels`, makes of the token that decides an answer.
+
+    Maps are [source token, output token], in logits, over the tokens that have an answer; rows and columns
+    are centred. The *answer map* is 1 where the output answers the source and 0 elsewhere, centred too.
+
+    Attributes:
+        increment: how much the component's map is the answer map, beyond what it only passes on: 1 if it
+            turns tokens into answers, 0 if it amplifies answers that it reads, negative if it works against.
+        copy: the correlation of the component's map with the identity.
+        share: of the answers' logits (the logits along the answer map), the fraction that the component creates.
+        passed_on: the fraction that it writes because it read it. The two sum, over the components, to 1 but
+            for what positions and biases add. Both mean little in a model whose logits hardly favour answers.
+        writes: the map of what the component adds to the logits.
+        reads: the map that what it reads would add to the logits if the component wrote that unchanged.
+    """
+
+    increment: Float[Array, " components"]
+    copy: Float[Array, " components"]
+    share: Float[Array, " components"]
+    passed_on: Float[Array, " components"]
+    writes: Float[Array, "components symbols symbols"]
+    reads: Float[Array, "components symbols symbols"]
+
+
+def component_labels(cfg: HookedTransformerConfig) -> tuple[str, ...]:
+    """The components that may map tokens: ``embed`` (the direct path), heads, MLPs, as TransformerLens names them."""
+    heads = [f"L{layer}H{head}" for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
+    mlps = [] if cfg.attn_only else [f"{layer}_mlp_out" for layer in range(cfg.n_layers)]
+    return ("embed", *heads, *mlps)
+
+
+def heads_among_components(cfg: HookedTransformerConfig) -> slice:
+    """Where the heads stand in `component_labels`: the direct path stands before them, the MLPs behind."""
+    return slice(1, 1 + cfg.n_layers * cfg.n_heads)
+
+
+@with_numerics
+def increment_score(
+    model: HookedTransformer,
+    tokens: Int[Array, "batch seq"] | Int[np.ndarray, "batch seq"],
+    predicted: tuple[int, ...],
+    sources: tuple[int, ...],
+    answers: tuple[int, ...],
+) -> Increment:
+    """How much each component maps the token at a source to its answer (t to t + 1 in the tutorial).
+
+    With attention patterns and norms frozen at their values on each input, the logits are a sum of what the
+    embeddings and each MLP write, moved on by heads. So every part of a logit has one author:
+
+    - ``embed`` wrote what comes straight from a token's embedding to the unembedding: ``W_E @ W_U``;
+    - a head wrote what comes from the embeddings and was moved last by that head: its OV circuit;
+    - an MLP wrote what it adds to the stream, at any position, however later heads move it.
+
+    A component's map is what it adds to the logits that predict a token, averaged over the inputs with token
+    t at the source and over the predicted positions. Moving is no merit: a head that carries an MLP's answers
+    leaves them to the MLP. Nor is amplifying: from the map of what a component writes we take its projection on
+    the map of what it reads, where the two agree in sign.
+
+        increment = corr(writes, answer) - max(0, corr(writes, reads)) * corr(reads, answer)
+
+    The limits. "Increment" means: in the unembedding's code, where nothing was read in that code before. If
+    attention writes t in some code of its own and an MLP turns that into t + 1, the MLP increments; if the
+    head's code is t + 1 to the unembedding, the head does, whatever the MLP adds. If the embedding and the unembedding
+    differ by the increment, so that all heads only copy, then ``embed`` has it. A component that only takes away
+    the token itself scores 1 / (n - 1) on n tokens: for n = 2 that *is* the increment. The reading is frozen: what a
+    component does by changing patterns or scales is not seen (ablation sees it). The map is an average: a
+    component that increments at one of four positions has a score like the others and a small share.
+
+    Args:
+        model: whose forward pass on `tokens` is taken apart.
+        tokens: whole sequences, on which each token occurs at each source; best the whole task, so that
+            other tokens average out.
+        predicted: the positions whose tokens are predicted, each at the position before it.
+        sources: for each of them, the position of the token that decides it.
+        answers: for each token 0 .. n-1, the token that answers it.
+
+    Raises:
+        UserError: if `sources` does not fit `predicted`, or a token never occurs at a source.
+    """
+    if not sources or not answers or len(sources) != len(predicted):
+        raise UserError(
+            f"the increment is scored where one token decides each answer: give one source for each of "
+            f"{len(predicted)} predicted positions, and the answers (now {len(sources)} and {len(answers)})"
+        )
+    if not isinstance(tokens, jax.core.Tracer):
+        check_sources(np.asarray(tokens), sources, len(answers))
+    return _increment_score(
+        model.cfg, model.params, jnp.asarray(tokens), predicted, sources, answers
+    )
+
+
+def check_sources(
+    tokens: Int[np.ndarray, "batch seq"], sources: tuple[int, ...], n_symbols: int
+) -> None:
+    """Raise a UserError unless each of the `n_symbols` tokens, and no other, occurs at each source."""
+    for position in sources:
+        found = np.unique(tokens[:, position]).tolist()
+        if found != list(range(n_symbols)):
+            raise UserError(
+                f"the tokens at source {position} are {found}; give sequences that have each of "
+                f"0..{n_symbols - 1} there, such as task.sequences()"
+            )
+
+
+@partial(jax.jit, static_argnames=("cfg", "predicted", "sources", "answers"))
+def _increment_score(
+    cfg: HookedTransformerConfig,
+    params: Params,
+    tokens: Int[Array, "batch seq"],
+    predicted: tuple[int, ...],
+    sources: tuple[int, ...],
+    answers: tuple[int, ...],
+) -> Increment:
+    n_tokens, n_outputs = len(answers), max(len(answers), *(answer + 1 for answer in answers))
+    is_source_BIT = jax.nn.one_hot(tokens[:, jnp.array(sources)], n_tokens, dtype=cfg.dtype)
+    weights_BIT = is_source_BIT / is_source_BIT.sum(0) / len(predicted)
+
+    def token_maps(logits_CBPV: Float[Array, "components batch pos d_vocab_out"]) -> Array:
+        logits_CBIU = logits_CBPV[:, :, jnp.array(predicted) - 1, :n_outputs]
+        return centred(jnp.einsum("bit,cbiu->ctu", weights_BIT, logits_CBIU))
+
+    model = HookedTransformer(cfg, params=params)
+    logits_BPV, *parts = frozen_parts(model, tokens[:, :-1])
+    writes_CTU, reads_CTU = map(token_maps, parts)
+    copy_TU = centred(jnp.eye(n_tokens, n_outputs, dtype=cfg.dtype))
+    answer_TU = centred(jax.nn.one_hot(jnp.array(answers), n_outputs, dtype=cfg.dtype))
+
+    gain_C = jnp.maximum(ratio(dot(writes_CTU, reads_CTU), dot(reads_CTU, reads_CTU)), 0)
+    passed_on_C = gain_C * dot(reads_CTU, answer_TU)
+    created_C = dot(writes_CTU, answer_TU) - passed_on_C
+    size_C = jnp.sqrt(dot(writes_CTU, writes_CTU))
+    total = dot(token_maps(logits_BPV[None]), answer_TU)
+    return Increment(
+        increment=ratio(created_C, size_C * jnp.linalg.norm(answer_TU)),
+        copy=ratio(dot(writes_CTU, copy_TU), size_C * jnp.linalg.norm(copy_TU)),
+        share=ratio(created_C, total),
+        passed_on=ratio(passed_on_C, total),
+        writes=writes_CTU,
+        reads=reads_CTU,
+    )
+
+
+def centred(maps: Float[Array, "... tokens outputs"]) -> Float[Array, "... tokens outputs"]:
+    """The maps without what all tokens, or all outputs, have in common."""
+    maps = maps - maps.mean(-1, keepdims=True)
+    return maps - maps.mean(-2, keepdims=True)
+
+
+def dot(
+    left: Float[Array, "... tokens outputs"], right: Float[Array, "... tokens outputs"]
+) -> Float[Array, ...]:
+    """The inner product of maps, as long vectors."""
+    return (left * right).sum((-2, -1))
+
+
+def ratio(part: Float[Array, ...], whole: Float[Array, ...]) -> Float[Array, ...]:
+    """``part / whole``, and 0 where the whole is 0: of nothing, nothing is a part."""
+    return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
+
+
+def frozen_parts(
+    model: HookedTransformer, fed: Int[Array, "batch pos"]
+) -> tuple[Logits, ComponentLogits, ComponentLogits]:
+    """The logits; what each component adds to them; what it would add if it wrote what it reads.
+
+    Components are in the order of `component_labels`. What they add sums to the logits, but for what
+    positions and biases add. The direct path reads nothing.
+    """
+    logits_BPV, cache = model.run_with_cache(fed)
+    # Without biases, and with norms and patterns frozen, the model is linear in what is written to it.
+    weights = {
+        name: jnp.zeros_like(param) if name.split(".")[-1].startswith("b") else param
+        for name, param in model.params.items()
+    }
+    linear = HookedTransformer(model.cfg, params=weights)
+
+    def frozen(name: str, activation: Array) -> Array:
+        return cache[name] if name.endswith(FROZEN) else activation
+
+    def unembedded(resid: Float[Array, "... batch pos d_model"]) -> Array:
+        return linear.unembed(linear.ln_final(resid, scoped(frozen, "ln_final")), identity)
+
+    def run(writer: str, written_BPM: Array) -> tuple[Array, ActivationCache]:
+        """The linear model in which `writer` alone writes."""
+
+        def tap(name: str, activation: Array) -> Array:
+            if name == writer:
+                return written_BPM
+            silent = name.endswith(WRITERS)
+            return jnp.zeros_like(activation) if silent else frozen(name, activation)
+
+        record: dict[str, Array] = {}
+        logits = linear(fed, tap=recording(tap, cache, record))
+        return logits, ActivationCache(record, model.cfg.n_layers)
+
+    embed_BPM = cache["hook_embed"]
+    _, alone = run("hook_embed", embed_BPM)
+    direct_BPV = unembedded(embed_BPM)
+    writes, reads = [direct_BPV[None]], [jnp.zeros_like(direct_BPV)[None]]
+    for layer, block in enumerate(linear.blocks):
+        result_HBPM = jnp.einsum("bphe,hem->hbpm", alone["z", layer], block.attn.W_O[...])
+        read_HBPM = jnp.einsum("bhqk,bkm->hbqm", cache["pattern", layer], alone["resid_pre", layer])
+        writes.append(unembedded(result_HBPM))
+        reads.append(unembedded(read_HBPM))
+    for layer in range(0 if model.cfg.attn_only else model.cfg.n_layers):
+        mlp = f"blocks.{layer}.hook_mlp_out"
+        writes.append(run(mlp, cache[mlp])[0][None])
+        reads.append(run(mlp, cache["resid_mid", layer])[0][None])
+    return logits_BPV, jnp.concatenate(writes), jnp.concatenate(reads)

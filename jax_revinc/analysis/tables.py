@@ -1,0 +1,142 @@
+"""What was learned, as tables for the terminal: one function for each kind of evidence, all over the whole task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from rich.console import RenderableType
+from rich.table import Table
+
+from jax_revinc.analysis.attention import attention_patterns, reversal_score, summarize_patterns
+from jax_revinc.analysis.attribution import logit_attribution
+from jax_revinc.analysis.circuits import direct_path, mlp_map, ov_circuit, qk_circuit
+from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.inspection import matrix_table
+from jax_revinc.analysis.recovery import ablation_costs, by_row, recovery, row_labels
+from jax_revinc.model import HookedTransformer
+from revinc import Task
+from revinc.labels import token_label
+from revinc.tasks import predicted_positions, reading_cells
+
+MOST_SEQUENCES = 4096
+"""Sequences that averages are over: the first, if the task has more."""
+
+
+def claims_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """The tutorial's claims put to the model: sentences, and each component's evidence."""
+    found = claims(model, task)
+    yield "\n".join(found.sentences(model.cfg))
+    components = found.to_dict(model.cfg)["components"]
+    names = ("increment", "increment_share", "accuracy_without", "accuracy_restored")
+    numbers = np.array([[record[name] for name in names] for record in components.values()])
+    yield matrix_table("what each component does", numbers, list(components), names)
+
+
+def attention_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """Of every head, for each row that predicts an answer: where it looks."""
+    patterns = attention_patterns(model, task.sequences()[:MOST_SEQUENCES, :-1])
+    summary = summarize_patterns(patterns)
+    labels = task.position_labels
+    rows = [position - 1 for position in predicted_positions(task)]
+    cells = reading_cells(task)
+    score = reversal_score(patterns, cells) if cells else None
+    for layer, head in heads(model):
+        table = Table(
+            "row", "predicts", title=f"layer {layer}, head {head}: where it looks", box=None
+        )
+        for heading in (
+            "prefers",
+            "on inputs",
+            "entropy",
+            *(["on what it needs", "largest"] if score else []),
+        ):
+            table.add_column(heading, justify="right")
+        for i, row in enumerate(rows):
+            preferred = int(summary.preferred[layer, head, row])
+            numbers = [
+                f"{summary.preferred_share[layer, head, row]:.0%}",
+                f"{summary.entropy[layer, head, row]:.2f}",
+            ]
+            if score:
+                numbers += [
+                    f"{score.attention[layer, head, i]:.3f}",
+                    f"{score.largest[layer, head, i]:.0%}",
+                ]
+            table.add_row(labels[row], labels[row + 1], labels[preferred], *numbers)
+        yield table
+
+
+def attribution_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """What each component adds to the right token's logit over the others', mean over all sequences."""
+    predicted = predicted_positions(task)
+    tokens = jnp.asarray(task.sequences()[:MOST_SEQUENCES])
+    labels, votes = logit_attribution(model, tokens, predicted)
+    names = [task.position_labels[position] for position in predicted]
+    yield matrix_table(
+        "logits for the right token over the others'", np.asarray(votes).mean(1), labels, names
+    )
+
+
+def ablation_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """The change in accuracy without each component, by what replaces it."""
+    changes = ablation_costs(model, task)["accuracy_change"].unstack("method", sort=False)
+    rows = [hook if pd.isna(part) else f"{hook} {part}" for _, hook, part in changes.index]
+    yield matrix_table(
+        "change in accuracy, by what it is replaced by",
+        changes.to_numpy(dtype=float),
+        rows,
+        list(changes.columns),
+    )
+
+
+def patching_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """The share of the answers that comes back when one activation is put right."""
+    for name, shares in recovery(model, task).items():
+        yield matrix_table(
+            f"patching {name}: share of the answers that comes back",
+            by_row(shares),
+            row_labels(shares),
+            task.position_labels[: shares.shape[1]],
+        )
+
+
+def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """QK by position and OV of every head, each MLP's map of tokens, the direct path."""
+    cfg = model.cfg
+    fed = [token_label(task, token) for token in range(cfg.d_vocab)]
+    out = [token_label(task, token) for token in range(cfg.d_vocab_out)]
+    length = min(cfg.n_ctx, len(task.position_labels))
+    positions = task.position_labels[:length]
+    qk, ov = np.asarray(qk_circuit(model).position_position), np.asarray(ov_circuit(model))
+    for layer, head in heads(model):
+        name = f"L{layer}H{head}"
+        by_position = qk[layer, head, :length, :length]
+        yield matrix_table(
+            f"QK of {name}: query's by key's position", by_position, positions, positions
+        )
+        yield matrix_table(f"OV of {name}: token to logits", ov[layer, head], fed, out)
+    if not cfg.attn_only:
+        for layer, matrix in enumerate(np.asarray(mlp_map(model))):
+            yield matrix_table(f"MLP of layer {layer}: token to logits", matrix, fed, out)
+    yield matrix_table("direct path: token to logits", np.asarray(direct_path(model)), fed, out)
+
+
+def heads(model: HookedTransformer) -> Iterable[tuple[int, int]]:
+    """Every (layer, head)."""
+    return [
+        (layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)
+    ]
+
+
+TABLES: dict[str, Callable[[HookedTransformer, Task], Iterator[RenderableType]]] = {
+    "claims": claims_tables,
+    "attention": attention_tables,
+    "attribution": attribution_tables,
+    "ablation": ablation_tables,
+    "patching": patching_tables,
+    "circuits": circuits_tables,
+}
+"""By the name that the command line knows them by."""

@@ -26,6 +26,7 @@ def train_command(args: argparse.Namespace) -> None:
     reporter = Reporter()
     run = train(cfg, args.out, resume=args.resume, overwrite=args.overwrite, reporter=reporter)
     reporter.finished(run)
+    reporter.say("Looking into the model for its page ...")
     reporter.say(f"Page to open: {write_report(run)}")
 
 

@@ -16,9 +16,11 @@ from revinc.weights import parameter_shapes
 
 
 def pytest_configure(config):
-    """Let this session's processes compile each program once (before anything imports jax)."""
+    """Let this session's processes compile each program once (before anything imports jax or torch)."""
     folder = tempfile.mkdtemp(prefix="jax-revinc-tests-")
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+    # Processes that test side by side have a core each; torch's threads would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

@@ -231,7 +231,8 @@ class AttributionPatches(NamedTuple):
         exact: the real patching.
         estimated: by activation, the estimate of ``exact.patched``, in its shapes.
         error: by activation, the largest difference of the two over the largest effect (the patched metric
-            minus the corrupted run's). 0 is perfect; at 1 the estimate is no better than 0 might be.
+            minus the corrupted run's). 0 is perfect, 1 is as
+            far off as to estimate no effect at all.
     """
 
     exact: PatchSweep

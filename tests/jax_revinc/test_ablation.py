@@ -117,6 +117,7 @@ def test_to_resample_from_oneself_changes_nothing(model, sequences):
     assert not np.any(same.accuracy_change)
 
 
+@pytest.mark.slow
 def test_many_models_at_once_give_what_each_gives(model, sequences, random_weights):
     cfg = CFG.replace(n_layers=1, attn_only=True, normalization_type=None)
     several = [random_weights(cfg, seed) for seed in (0, 1)]

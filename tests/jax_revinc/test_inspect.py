@@ -212,9 +212,9 @@ def test_attention_is_told_by_predicting_row(inspect, evidence):
 def test_circuits_and_patching_and_ablation_are_the_analysis(inspect, evidence):
     model, task = evidence
     _, printed, _ = inspect("--tables", "circuits", "patching", "ablation")
-    shown = rows_below(printed, "OV of L1H0: token to logits", 5)[:4, 1:]
+    shown = rows_below(printed, "OV of L1H0: token to logits", 4)[:, 1:]
     np.testing.assert_allclose(shown, ov_circuit(model)[1, 0, :4], atol=5.1e-4)
-    shown = rows_below(printed, "direct path: token to logits", 5)[:4, 1:]
+    shown = rows_below(printed, "direct path: token to logits", 4)[:, 1:]
     np.testing.assert_allclose(shown, direct_path(model)[:4], atol=5.1e-4)
     shown = rows_below(printed, "patching resid_pre: share of the answers that comes back", 2)
     np.testing.assert_allclose(shown[:, 1:], recovery(model, task)["resid_pre"], atol=5.1e-4)

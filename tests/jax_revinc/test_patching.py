@@ -208,13 +208,21 @@ def test_lanes_are_a_vmap():
         z = jax.nn.softmax(jnp.einsum("phf,qhf->hpq", y, y), -1) - y.max() + y.sum((1, 2))
         wide = jax.nn.relu(x @ shared["big"]) @ shared["big"].T
         looked_up = jnp.where(ids[0] > 0, jnp.asarray(shared["w"])[ids[1]], 0.5)
-        ordered = jnp.sort(x, 0).reshape(3, 5) + ids.sum() + ids @ ids
-        return {"z": z, "wide": wide, "looked up": looked_up, "ordered": ordered, "w": shared["w"]}
+        ordered = jnp.sort(x, 0).reshape(3, 5)
+        return {
+            "z": z,
+            "wide": wide,
+            "looked up": looked_up,
+            "ordered": ordered,
+            "w": shared["w"],
+            "n": ids @ ids,
+        }
 
     with numerics(CFG):
         expected = jax.vmap(function, in_axes=(None, -1), out_axes=-1)(shared, each)
         found = jax.jit(lanes(function))(shared, each)
     for name, array in expected.items():
+        assert found[name].dtype == array.dtype, name
         np.testing.assert_allclose(found[name], array, rtol=1e-12, err_msg=name)
 
 

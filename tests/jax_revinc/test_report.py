@@ -276,6 +276,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cfg", CONFIGS.values(), ids=CONFIGS)
 def test_other_configs_have_a_page(cfg, tmp_path):
     html = report_page(train(cfg, tmp_path / "run"))

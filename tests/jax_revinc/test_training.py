@@ -184,6 +184,7 @@ def test_resuming_a_finished_run_changes_nothing(short_run):
 # What happens to a run
 
 
+@pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(start, long_run, tmp_path):
     out = tmp_path / "run"
     process = start(out, *FLAGS)

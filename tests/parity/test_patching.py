@@ -67,6 +67,7 @@ def test_every_function_of_transformer_lens_is_here():
     assert sorted(ours) == FUNCTIONS
 
 
+@pytest.mark.slow
 def test_every_function_gives_the_same_on_a_model_of_two_heads_and_no_norm(random_weights):
     cfg = HookedTransformerConfig(**SMALL, n_layers=1, normalization_type=None)
     ours = HookedTransformer(cfg, params=random_weights(cfg, seed=3))

@@ -190,12 +190,14 @@ def test_other_seeds_of_the_same_recipe_pass(failed):
     assert not failed()
 
 
+@pytest.mark.slow
 def test_another_learning_rate_fails(failed):
     names = failed(lr=4e-3)
     assert names
     assert "loss before training" not in names
 
 
+@pytest.mark.slow
 def test_other_initial_weights_fail(failed, monkeypatch):
     draw = population.draw_weights
 
@@ -279,6 +281,7 @@ def test_the_stored_reference_is_the_tutorials_and_large_enough(stored):
     assert np.isfinite(stored.curves("train_loss")).all()
 
 
+@pytest.mark.slow
 def test_one_half_of_torchs_seeds_passes_for_the_other(stored):
     halves = (stored.table[stored.table["seed"] % 2 == parity] for parity in (0, 1))
     rows = compare_outcomes(

@@ -218,7 +218,7 @@ def test_circuits_and_patching_and_ablation_are_the_analysis(inspect, evidence):
     np.testing.assert_allclose(shown, direct_path(model)[:4], atol=5.1e-4)
     shown = rows_below(printed, "patching resid_pre: share of the answers that comes back", 2)
     np.testing.assert_allclose(shown[:, 1:], recovery(model, task)["resid_pre"], atol=5.1e-4)
-    (line,) = (x for x in printed.splitlines() if x.strip().startswith("blocks.1.hook_mlp_out"))
+    *_, line = (x for x in printed.splitlines() if x.strip().startswith("blocks.1.hook_mlp_out"))
     costs = ablation_costs(model, task)["accuracy_change"].sort_index()
     expected = [
         costs[method, "MLP", "blocks.1.hook_mlp_out"].item()

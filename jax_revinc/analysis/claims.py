@@ -133,10 +133,6 @@ def claims(model: HookedTransformer, task: Task) -> Claims:
         UserError: for a task whose answers do not each hang on one token, or in which the tokens that
             decide the answers can't all be changed at once.
     """
-    if not task.sources:
-        raise UserError(
-            f"claims need a task in which one token decides each answer; {task.name} names no sources"
-        )
     return _claims(
         model.cfg,
         model.params,
@@ -149,7 +145,15 @@ def claims(model: HookedTransformer, task: Task) -> Claims:
 
 
 def partners(task: Task) -> Int[np.ndarray, " n_sequences"]:
-    """For each sequence the index of one in which every deciding token is another (the next token)."""
+    """For each sequence the index of one in which every deciding token is another (the next token).
+
+    Raises:
+        UserError: if no single token decides each answer, or there is no such sequence.
+    """
+    if not task.sources:
+        raise UserError(
+            f"this needs a task in which one token decides each answer; {task.name} names no sources"
+        )
     deciding = task.sequences()[:, sorted(set(task.sources))]
     index = {tuple(tokens): i for i, tokens in enumerate(deciding.tolist())}
     try:
@@ -157,7 +161,7 @@ def partners(task: Task) -> Int[np.ndarray, " n_sequences"]:
         return np.array([index[tuple(tokens)] for tokens in changed])
     except KeyError as missing:
         raise UserError(
-            f"claims need, for every sequence, one whose deciding tokens are all the next ones; "
+            f"this needs, for every sequence, one whose deciding tokens are all the next ones; "
             f"no sequence has {list(missing.args[0])}"
         ) from None
 

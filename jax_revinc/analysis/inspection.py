@@ -63,7 +63,7 @@ def matrix_table(
     if notes is not None:
         table.add_column("predicts", justify="right", style="bold")
     for i, label in enumerate(rows):
-        numbers = [f"{value:.3f}" for value in values[i]]
+        numbers = ["" if np.isnan(value) else f"{value:.3f}" for value in values[i]]
         table.add_row(label, *numbers, *([] if notes is None else [notes[i]]))
     return table
 

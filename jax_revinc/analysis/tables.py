@@ -14,8 +14,8 @@ from jax_revinc.analysis.attention import attention_patterns, reversal_score, su
 from jax_revinc.analysis.attribution import logit_attribution
 from jax_revinc.analysis.circuits import direct_path, mlp_map, ov_circuit, qk_circuit
 from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.evidence import ablation_costs, by_row, edges, recovery, row_labels
 from jax_revinc.analysis.inspection import matrix_table
-from jax_revinc.analysis.recovery import ablation_costs, by_row, recovery, row_labels
 from jax_revinc.model import HookedTransformer
 from revinc import Task
 from revinc.labels import token_label
@@ -103,6 +103,17 @@ def patching_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
         )
 
 
+def paths_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
+    """What is lost of the answers when only one component's part of what another reads is corrupted."""
+    lost = edges(model, task)
+    yield matrix_table(
+        "paths, from row to column: share of the answers lost without",
+        lost.to_numpy(),
+        list(lost.index),
+        list(lost.columns),
+    )
+
+
 def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
     """QK by position and OV of every head, each MLP's map of tokens, the direct path."""
     cfg = model.cfg
@@ -137,6 +148,7 @@ TABLES: dict[str, Callable[[HookedTransformer, Task], Iterator[RenderableType]]]
     "attribution": attribution_tables,
     "ablation": ablation_tables,
     "patching": patching_tables,
+    "paths": paths_tables,
     "circuits": circuits_tables,
 }
 """By the name that the command line knows them by."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from jax_revinc.analysis.recovery import ablation_costs, by_row, recovery, row_labels
+from jax_revinc.analysis.evidence import ablation_costs, by_row, edges, recovery, row_labels
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report import figures
 from jax_revinc.report.shell import Gallery
@@ -33,6 +33,24 @@ def patching_pictures(model: HookedTransformer, task: Task) -> Gallery:
             columns=task.position_labels[: shares.shape[1]],
         )
         for name, shares in recovery(model, task).items()
+    }
+
+
+def path_picture(model: HookedTransformer, task: Task) -> Gallery:
+    """What is lost of the answers by corrupting each path; none if no single token decides one."""
+    if not task.sources:
+        return {}
+    lost = edges(model, task)
+    return {
+        "paths": figures.matrix_picture(
+            [lost.to_numpy()],
+            title="Path by path",
+            subtitle="share of the answers' margin lost if the column reads the row's part from the other sequence",
+            axes=("written by", "read by"),
+            largest=1.0,
+            rows=[list(lost.index)],
+            columns=list(lost.columns),
+        )
     }
 
 
@@ -73,5 +91,7 @@ def component_name(hook: str, part: int | None) -> str:
 
 
 def effect_pictures(model: HookedTransformer, task: Task) -> Gallery:
-    """The pictures of both."""
-    return patching_pictures(model, task) | ablation_pictures(model, task)
+    """All of these pictures."""
+    return (
+        patching_pictures(model, task) | path_picture(model, task) | ablation_pictures(model, task)
+    )

@@ -30,7 +30,8 @@ INCREMENTS = (
 )
 EFFECTS = (
     "Ablation takes a component's output away and looks at what breaks. Patching runs the model on another "
-    "sequence, puts one activation back as it was, and looks at how much of the answer returns: 0 nothing, 1 all."
+    "sequence, puts one activation back as it was, and looks at how much of the answer returns: 0 nothing, 1 all. "
+    "A path is what one component adds to the input of another."
 )
 CLAIMS = (
     "Increment: how much a component's map of tokens is t to t + 1 rather than a copy or an amplification of what "

@@ -12,7 +12,7 @@ from jax_revinc.__main__ import make_parser
 from jax_revinc.analysis.attention import attention_patterns, reversal_score
 from jax_revinc.analysis.circuits import direct_path, ov_circuit
 from jax_revinc.analysis.claims import claims
-from jax_revinc.analysis.recovery import ablation_costs, recovery
+from jax_revinc.analysis.evidence import ablation_costs, recovery
 from jax_revinc.analysis.tables import TABLES
 from revinc.cli import run_command
 from revinc.dataset import make_dataset

@@ -14,8 +14,8 @@ import pytest
 
 from jax_revinc import HookedTransformerConfig, ReverseIncrement, Run, TrainConfig, UserError, train
 from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.evidence import ablation_costs
 from jax_revinc.analysis.increment import component_labels
-from jax_revinc.analysis.recovery import ablation_costs
 from jax_revinc.report import contents, markup
 from jax_revinc.report.figures import DECIMALS
 from jax_revinc.report.page import report_page, write_report
@@ -26,7 +26,7 @@ from revinc.runs import WEIGHTS
 ROUNDING = {"rtol": 0, "atol": 0.51 * 10**-DECIMALS}
 OF_A_SEQUENCE = ["pattern-0-0", "pattern-1-0", "attribution", "mlp_out-0", "mlp_out-1"]
 OF_EFFECTS = ["patching-resid_pre", "patching-attn_out", "patching-mlp_out", "patching-z"]
-OF_EFFECTS += ["ablation", "ablation-position"]
+OF_EFFECTS += ["paths", "ablation", "ablation-position"]
 OF_CIRCUITS = ["qk-0-0", "ov-0-0", "qk-1-0", "ov-1-0", "mlp-0", "mlp-1", "direct"]
 OF_CIRCUITS += [f"increment-{c}" for c in ("embed", "L0H0", "L1H0", "0_mlp_out", "1_mlp_out")]
 OF_MLPS = ["W_in-0", "W_out-0", "W_in-1", "W_out-1"]

@@ -1,4 +1,4 @@
-"""How much of a task's answers comes back when one activation of a run on other tokens is put right."""
+"""What hangs on each part of a model, over a task: what is lost without it, what it brings back, by which path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jax_revinc.analysis.ablation import (
     ablation_table,
@@ -18,8 +18,10 @@ from jax_revinc.analysis.ablation import (
     zero_ablation,
 )
 from jax_revinc.analysis.claims import partners
-from jax_revinc.analysis.patching import MetricPerPair, patch_sweep
+from jax_revinc.analysis.patching import Metric, MetricPerPair, patch_sweep
+from jax_revinc.analysis.path_patching import is_edge, path_patch, receivers, senders
 from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import numerics
 from revinc import Task
 from revinc.tasks import predicted_positions
 
@@ -41,10 +43,9 @@ def recovery(
     Raises:
         UserError: if no single token decides each answer, or not all can be changed at once.
     """
-    tokens = task.sequences()
-    clean, corrupted = tokens[:MOST_PAIRS], tokens[partners(task)[:MOST_PAIRS]]
+    clean, corrupted = pairs(task)
     sites = [name for name in PATCHED if name != "mlp_out" or not model.cfg.attn_only]
-    found = patch_sweep(model, clean[:, :-1], corrupted[:, :-1], margin(task), sites)
+    found = patch_sweep(model, clean, corrupted, margin(task), sites)
     clean_margin, corrupted_margin = (
         np.asarray(found.clean).mean(),
         np.asarray(found.corrupted).mean(),
@@ -54,6 +55,31 @@ def recovery(
         / (clean_margin - corrupted_margin)
         for name in sites
     }
+
+
+def edges(model: HookedTransformer, task: Task) -> pd.DataFrame:
+    """For every path from a sender (row) to a receiver, the share of the answers' margin lost with it corrupted.
+
+    The margin and the pairs are those of `recovery`. NaN where there is no path. See `path_patching.path_patch`.
+
+    Raises:
+        UserError: as `recovery`.
+    """
+    clean, corrupted = pairs(task)
+    found = path_patch(model, clean, corrupted, mean_margin(task))
+    with numerics(model.cfg):
+        corrupted_margin = mean_margin(task)(model(corrupted))
+    lost = -np.asarray(found.effects) / (np.asarray(found.clean) - np.asarray(corrupted_margin))
+    rows, columns = senders(model.cfg), receivers(model.cfg)
+    is_path = [[is_edge(model.cfg, row, column) for column in columns] for row in rows]
+    names = ([row.name for row in rows], [column.name for column in columns])
+    return pd.DataFrame(np.where(is_path, lost, np.nan), *names)
+
+
+def pairs(task: Task) -> tuple[Int[np.ndarray, "pair pos"], Int[np.ndarray, "pair pos"]]:
+    """What a model is fed of clean sequences, and of their partners, in which every deciding token is another."""
+    tokens = task.sequences()
+    return tokens[:MOST_PAIRS, :-1], tokens[partners(task)[:MOST_PAIRS], :-1]
 
 
 @functools.cache
@@ -69,6 +95,12 @@ def margin(task: Task) -> MetricPerPair:
         return (jnp.where(right, at_answers, 0).sum(-1) - others).mean(-1)
 
     return margins
+
+
+@functools.cache
+def mean_margin(task: Task) -> Metric:
+    """`margin`, mean over the pairs."""
+    return lambda logits: margin(task)(logits).mean()
 
 
 def ablation_costs(model: HookedTransformer, task: Task) -> pd.DataFrame:

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-slow test-full test-tl4 lint format clean
 

@@ -45,7 +45,7 @@ def path_picture(model: HookedTransformer, task: Task) -> Gallery:
         "paths": figures.matrix_picture(
             [lost.to_numpy()],
             title="Path by path",
-            subtitle="share of the answers' margin lost if the column reads the row's part from the other sequence",
+            subtitle="share of the answers' margin lost by corrupting it",
             axes=("written by", "read by"),
             largest=1.0,
             rows=[list(lost.index)],

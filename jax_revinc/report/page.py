@@ -98,6 +98,14 @@ def places(drawn: Gallery, height: int | None = None) -> str:
     return markup.grid(place(name, picture, height) for name, picture in drawn.items())
 
 
+def matrices(drawn: Gallery) -> str:
+    """Where matrices are drawn, side by side, as high as their rows need."""
+    return markup.grid(
+        place(name, picture, min(120 + 32 * len(picture.figure.data[0].y), 560))
+        for name, picture in drawn.items()
+    )
+
+
 def shown(cfg: TrainConfig, samples: Sequence[View]) -> str:
     """How many sequences can be chosen, in words."""
     total = len(cfg.task.sequences())
@@ -122,8 +130,8 @@ def circuits_section(circuits: Gallery, increments: Gallery) -> str:
     """What the weights do to a token on each path, and who makes the answer of it."""
     return markup.section(
         "Circuits",
-        markup.paragraph(words.CIRCUITS) + places(circuits) if circuits else "",
-        f"<h3>Who makes the answer</h3>{markup.paragraph(words.INCREMENTS)}{places(increments)}"
+        markup.paragraph(words.CIRCUITS) + matrices(circuits) if circuits else "",
+        f"<h3>Who makes the answer</h3>{markup.paragraph(words.INCREMENTS)}{matrices(increments)}"
         if increments
         else "",
     )
@@ -131,7 +139,7 @@ def circuits_section(circuits: Gallery, increments: Gallery) -> str:
 
 def effects_section(effects: Gallery) -> str:
     """What breaks if a component is taken away, and what is repaired if it is put back."""
-    return markup.section("Cause and effect", markup.paragraph(words.EFFECTS), places(effects))
+    return markup.section("Cause and effect", markup.paragraph(words.EFFECTS), matrices(effects))
 
 
 def claims_section(model: HookedTransformer, task: Task) -> str:
@@ -175,10 +183,7 @@ def mlp_places(cfg: TrainConfig, drawn: Gallery, explanation: str) -> str:
     if not drawn:
         shape = f"{cfg.model.d_model} by {cfg.model.d_mlp}"
         return f"<p class='note'>Matrices of {shape} are too large to be drawn here.</p>"
-    return f"<p class='legend'>{explanation}</p>" + markup.grid(
-        place(name, picture, min(120 + 32 * len(picture.figure.data[0].y), 560))
-        for name, picture in drawn.items()
-    )
+    return f"<p class='legend'>{explanation}</p>{matrices(drawn)}"
 
 
 def scores(run: Run, mean: View) -> dict[str, str]:

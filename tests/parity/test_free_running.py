@@ -149,6 +149,7 @@ def runs():
     return run_in_jax(SHORT, begun), run_in_torch(SHORT, begun, rng)
 
 
+@pytest.mark.slow
 def test_the_plain_run_is_that_of_the_engines(runs):
     plain, *_ = starts(SHORT, Perturbed(0, 0), np.random.default_rng(0))
     for (losses, *_), engine in zip(runs, (XlaEngine(SHORT), TorchEngine(SHORT)), strict=True):
@@ -156,6 +157,7 @@ def test_the_plain_run_is_that_of_the_engines(runs):
         np.testing.assert_allclose(losses, expected, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [0, 1], ids=["JAX", "torch"])
 def test_perturbed_runs_differ_by_rounding_and_from_one_another(runs, side):
     plain, *perturbed = runs[side]
@@ -256,6 +258,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_small_fault_is_found(fewer, monkeypatch, fault):
     monkeypatch.setattr(free_running, *fault)
@@ -264,6 +267,7 @@ def test_a_small_fault_is_found(fewer, monkeypatch, fault):
     assert {row.cells()["verdict"] for row in seeds} == {"before all"}
 
 
+@pytest.mark.slow
 def test_runs_too_short_to_part_are_named_and_agree(fewer, monkeypatch):
     known = KnownDifference("L6", "all seeds", "it trains something else")
     monkeypatch.setattr(adapter, "KNOWN_DIFFERENCES", (known,))

@@ -186,6 +186,7 @@ def failed(short, monkeypatch):
     return failed_
 
 
+@pytest.mark.slow
 def test_other_seeds_of_the_same_recipe_pass(failed):
     assert not failed()
 

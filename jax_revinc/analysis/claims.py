@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_revinc.analysis.attention import reversal_score
 from jax_revinc.analysis.increment import component_labels, heads_among_components, increment_score
 from jax_revinc.hooks import HookPoint
 from jax_revinc.model import HookedTransformer
@@ -199,8 +200,9 @@ def _claims(
     guessing = 1 / len(answers)
     skilled, enough = intact > guessing, guessing + MOST_OF_SKILL * (intact - guessing)
 
-    patterns = [cache["pattern", layer][:, :, rows, columns] for layer in range(cfg.n_layers)]
-    reading_LHC = jnp.stack(patterns).mean(1)
+    patterns_LBHQK = jnp.stack([cache["pattern", layer] for layer in range(cfg.n_layers)])
+    cells = [(position - 1, source) for position, source in zip(predicted, sources, strict=True)]
+    reading_LHC = reversal_score(patterns_LBHQK, cells).attention
     fetched = rows != columns
     score = increment_score(model, tokens, predicted, sources, answers)
     passed_on = score.passed_on[heads_among_components(cfg)].sum()

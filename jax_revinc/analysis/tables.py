@@ -12,7 +12,13 @@ from rich.table import Table
 
 from jax_revinc.analysis.attention import attention_patterns, reversal_score, summarize_patterns
 from jax_revinc.analysis.attribution import logit_attribution
-from jax_revinc.analysis.circuits import direct_path, mlp_map, ov_circuit, qk_circuit
+from jax_revinc.analysis.circuits import (
+    direct_path,
+    fold_layer_norm,
+    mlp_map,
+    ov_circuit,
+    qk_circuit,
+)
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.evidence import ablation_costs, by_row, edges, recovery, row_labels
 from jax_revinc.analysis.inspection import matrix_table
@@ -121,7 +127,8 @@ def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
     out = [token_label(task, token) for token in range(cfg.d_vocab_out)]
     length = min(cfg.n_ctx, len(task.position_labels))
     positions = task.position_labels[:length]
-    qk, ov = np.asarray(qk_circuit(model).position_position), np.asarray(ov_circuit(model))
+    folded = fold_layer_norm(model)  # once, not in every circuit
+    qk, ov = np.asarray(qk_circuit(folded).position_position), np.asarray(ov_circuit(folded))
     for layer, head in heads(model):
         name = f"L{layer}H{head}"
         by_position = qk[layer, head, :length, :length]
@@ -130,9 +137,9 @@ def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
         )
         yield matrix_table(f"OV of {name}: token to logits", ov[layer, head], fed, out)
     if not cfg.attn_only:
-        for layer, matrix in enumerate(np.asarray(mlp_map(model))):
+        for layer, matrix in enumerate(np.asarray(mlp_map(folded))):
             yield matrix_table(f"MLP of layer {layer}: token to logits", matrix, fed, out)
-    yield matrix_table("direct path: token to logits", np.asarray(direct_path(model)), fed, out)
+    yield matrix_table("direct path: token to logits", np.asarray(direct_path(folded)), fed, out)
 
 
 def heads(model: HookedTransformer) -> Iterable[tuple[int, int]]:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from jax_revinc.analysis.circuits import direct_path, mlp_map, ov_circuit, qk_circuit
+from jax_revinc.analysis.circuits import (
+    direct_path,
+    fold_layer_norm,
+    mlp_map,
+    ov_circuit,
+    qk_circuit,
+)
 from jax_revinc.analysis.increment import component_labels, increment_score
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report import figures
@@ -24,7 +30,8 @@ def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
     out = [token_label(task, token) for token in range(cfg.d_vocab_out)]
     positions = [*task.position_labels, *map(str, range(len(task.position_labels), cfg.n_ctx))]
     positions = positions[: cfg.n_ctx]
-    qk, ov = qk_circuit(model), ov_circuit(model)
+    folded = fold_layer_norm(model)  # once, not in every circuit
+    qk, ov = qk_circuit(folded), ov_circuit(folded)
     gallery: Gallery = {}
 
     def draw(
@@ -60,7 +67,7 @@ def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
                 ("token looked at", "logit"),
             )
     if not cfg.attn_only:
-        for layer, matrix in enumerate(mlp_map(model)):
+        for layer, matrix in enumerate(mlp_map(folded)):
             draw(
                 f"mlp-{layer}",
                 f"Layer {layer}: MLP on one token",
@@ -69,7 +76,7 @@ def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
                 out,
                 ("token", "logit"),
             )
-    draw("direct", "Direct path", direct_path(model), fed, out, ("token", "logit"))
+    draw("direct", "Direct path", direct_path(folded), fed, out, ("token", "logit"))
     return gallery
 
 

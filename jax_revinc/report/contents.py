@@ -34,7 +34,7 @@ class Activity(NamedTuple):
     """What a model did on sequences: with a leading axis for each, or for one, or on average.
 
     `mlp_outs` is empty for a model without MLPs. `attribution` is what each component adds to the right token's
-    logit beyond the others'; its components are `attributed`.
+    logit beyond the others'; a view names its components.
     """
 
     right: Float[np.ndarray, "*batch n_predicted"]
@@ -48,13 +48,15 @@ class Activity(NamedTuple):
 class View:
     """One sequence, or the mean over all sequences, as the model saw it.
 
-    `split` is the sequence's, and empty in the mean. `labels` name the positions fed to the model, as "x3=2" or, in the mean, "x3". `answers` is a small
-    table, row title to one text per predicted token. `right` is absent from the mean.
+    `split` is the sequence's, and empty in the mean. `labels` name the positions fed to the model, as "x3=2" or,
+    in the mean, "x3"; `components` those of its attribution. `answers` is a small table, row title to one text per
+    predicted token. `right` is absent from the mean.
     """
 
     name: str
     split: str
     labels: tuple[str, ...]
+    components: tuple[str, ...]
     activity: Activity
     answers: dict[str, list[str]]
     right: Bool[np.ndarray, " n_predicted"] | None = None
@@ -66,13 +68,15 @@ def sample_views(model: HookedTransformer, cfg: TrainConfig) -> list[View]:
     splits = {"holdout": dataset.holdout_rows, "train": dataset.train_rows}
     numbered = [(row, split) for split, rows in splits.items() for row in rows]
     shown = numbered[: n_samples(cfg)]
-    predicted, activity = observe(cfg, model, dataset.tokens[[row for row, _ in shown]])
+    rows = [row for row, _ in shown]
+    predicted, components, activity = observe(cfg, model, dataset.tokens[rows])
     return [
         sample_view(
             cfg.task,
             split,
             dataset.tokens[row],
             predicted[i],
+            components,
             jax.tree.map(itemgetter(i), activity),
         )
         for i, (row, split) in enumerate(shown)
@@ -84,6 +88,7 @@ def sample_view(
     split: str,
     tokens: Int[np.ndarray, " seq"],
     predicted: Int[np.ndarray, " n_predicted"],
+    components: tuple[str, ...],
     activity: Activity,
 ) -> View:
     """The view of one sequence, from the tokens that the model predicted and its activity there."""
@@ -93,6 +98,7 @@ def sample_view(
         name=" ".join(given),
         split=split,
         labels=tuple(sequence_labels(task, tokens[:-1])),
+        components=components,
         activity=activity,
         answers={
             "target": words_of(task, tokens[mask]),
@@ -107,15 +113,14 @@ def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
     """The view that averages over every sequence of the task, both splits."""
     tokens = cfg.task.sequences()
     starts = range(0, len(tokens), BATCH)
-    totals = [
-        jax.tree.map(partial(np.sum, axis=0), observe(cfg, model, tokens[i : i + BATCH])[1])
-        for i in starts
-    ]
+    observed = [observe(cfg, model, tokens[i : i + BATCH]) for i in starts]
+    totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, _, activity in observed]
     activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
     return View(
         name=f"mean of all {len(tokens):,}",
         split="",
         labels=cfg.task.position_labels[:-1],
+        components=observed[0][1],
         activity=activity,
         answers={
             "predicted right": [percent(share) for share in activity.right],
@@ -126,20 +131,14 @@ def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
 
 def observe(
     cfg: TrainConfig, model: HookedTransformer, tokens: Int[np.ndarray, "batch seq"]
-) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
-    """The tokens that the model predicts where the task asks for one, and its activity."""
+) -> tuple[Int[np.ndarray, "batch n_predicted"], tuple[str, ...], Activity]:
+    """The tokens that the model predicts where the task asks for one, its components, its activity."""
     predicted_at = predicted_positions(cfg.task)
     with numerics(cfg.model):
         predicted, *activity = jax.tree.map(np.asarray, _observe(model, tokens, predicted_at))
-    _, votes = logit_attribution(model, jnp.asarray(tokens), predicted_at)
+    components, votes = logit_attribution(model, jnp.asarray(tokens), predicted_at)
     activity.append(np.moveaxis(np.asarray(votes), 0, 1))
-    return predicted, Activity(*activity)
-
-
-def attributed(model: HookedTransformer, task: Task) -> list[str]:
-    """The components in `Activity.attribution`."""
-    one = jnp.asarray(task.sequences()[:1])
-    return logit_attribution(model, one, predicted_positions(task))[0]
+    return predicted, tuple(components), Activity(*activity)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -17,6 +17,13 @@ MOST_BATCH_LOSSES = 4000
 """How many losses of single batches are drawn; a longer run is thinned out."""
 MOST_WRITTEN = 16
 """Rows and columns up to which a heatmap has its numbers written in."""
+CURVES_LAYOUT: dict[str, Any] = {
+    "hovermode": "x unified",
+    "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
+    "margin": {"l": 64, "r": 12, "t": 48, "b": 44},
+    "xaxis": {"title": "step"},
+}
+"""Of all curves over the steps of a training."""
 BAR = -0.68
 """Where the bar that marks the predicting rows stands: just left of the first column, at -0.5."""
 
@@ -55,10 +62,7 @@ def _split_curves(metrics: pd.DataFrame, quantity: str) -> go.Figure:
         )
     figure.update_traces(mode="lines", hovertemplate="%{y:.4~g}")
     return figure.update_layout(
-        hovermode="x unified",
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 64, "r": 12, "t": 48, "b": 44},
-        xaxis={"title": "step"},
+        CURVES_LAYOUT,
     )
 
 

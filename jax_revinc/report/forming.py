@@ -120,10 +120,7 @@ def reading_figure(steps: list[int], read: dict[str, Float[np.ndarray, " step"]]
         )
     figure.update_yaxes(range=[0, 1.03], tickformat=".0%", title="attention on the needed token")
     return figure.update_layout(
+        figures.CURVES_LAYOUT,
         title={"text": "When heads learned where to look"},
-        hovermode="x unified",
         showlegend=True,
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 64, "r": 12, "t": 48, "b": 44},
-        xaxis={"title": "step"},
     )

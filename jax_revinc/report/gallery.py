@@ -64,7 +64,7 @@ def mlp_outs(views: Sequence[View]) -> Gallery:
     }
 
 
-def attribution(task: Task, views: Sequence[View], components: Sequence[str]) -> Gallery:
+def attribution(task: Task, views: Sequence[View]) -> Gallery:
     """What each component adds to the logit of the right token, in every view."""
     names = task.position_labels
     votes = [view.activity.attribution for view in views]
@@ -76,7 +76,7 @@ def attribution(task: Task, views: Sequence[View], components: Sequence[str]) ->
             axes=("component", "answer"),
             axis=SEQUENCE,
             largest=float(np.quantile(np.abs(votes), STRONG_VOTES)),
-            rows=[components] * len(views),
+            rows=[view.components for view in views],
             columns=[names[position] for position in predicted_positions(task)],
         )
     }

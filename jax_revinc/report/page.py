@@ -10,7 +10,7 @@ from jax_revinc.analysis.claims import claims
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report import gallery, markup, shell, words
 from jax_revinc.report.circuits import circuit_pictures, increment_pictures
-from jax_revinc.report.contents import View, attributed, mean_view, percent, sample_views
+from jax_revinc.report.contents import View, mean_view, percent, sample_views
 from jax_revinc.report.effects import effect_pictures
 from jax_revinc.report.forming import STEP, forming_pictures, step_labels
 from jax_revinc.report.shell import Gallery, Picture
@@ -47,7 +47,7 @@ def report_page(run: Run) -> str:
     curves = gallery.curves(run)
     forming = forming_pictures(run)
     patterns = gallery.patterns(cfg.task, views)
-    votes = gallery.attribution(cfg.task, views, attributed(model, cfg.task))
+    votes = gallery.attribution(cfg.task, views)
     mlp_outs = gallery.mlp_outs(views)
     effects = effect_pictures(model, cfg.task)
     circuits = circuit_pictures(model, cfg.task)

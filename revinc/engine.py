@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,3 +54,36 @@ class Engine(Protocol):
 
     def from_arrays(self, arrays: dict[str, np.ndarray]) -> Any:
         """The inverse of `to_arrays`, bit for bit."""
+
+
+class PopulationEngine(Protocol):
+    """Executes many runs of one recipe side by side, that differ in rates, split and seeds alone.
+
+    What becomes of a model depends on no other, on its place, or on how many run.
+    """
+
+    identity: dict[str, str]
+    """As an engine's, with the `width`."""
+
+    device: str
+    """The devices it runs on, in words."""
+
+    width: int
+    """Models that one device trains side by side."""
+
+    n_devices: int
+    """Devices: as many times `width` models run at once."""
+
+    def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Any:
+        """The state before the first update, from weights with a model axis first."""
+
+    def advance(
+        self, state: Any, batches: Int[np.ndarray, "models steps batch"]
+    ) -> tuple[Any, Float[np.ndarray, "models steps"]]:
+        """One update of every model per step, and each batch's loss before its update."""
+
+    def evaluate(self, state: Any) -> dict[str, Float[np.ndarray, " models"]]:
+        """The values of `METRICS` over both splits."""
+
+    def weights(self, state: Any) -> StateDict:
+        """The weights, by their TransformerLens names, with a model axis first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Int
 
@@ -17,22 +19,42 @@ def draw_batches(
 ) -> Int[np.ndarray, "steps batch"]:
     """The sequences that updates `start` to `stop` (exclusive) train on, as int32 row numbers.
 
-    Each batch is a uniform subset without replacement, drawn by Floyd's algorithm (Bentley and
-    Floyd, CACM 30(9), 1987), all steps at once. A step's batch depends on `seed` and its own number
-    only, so any stretch of the schedule can be drawn by itself.
+    A step's batch depends on `seed` and its own number only, so any stretch of the schedule can be
+    drawn by itself.
     """
-    n_train, n_steps = len(train_rows), stop - start
+    return draw_many_batches([seed], [train_rows], batch_size, start, stop)[0]
+
+
+def draw_many_batches(
+    seeds: Sequence[int],
+    train_rows: Sequence[Int[np.ndarray, " n_train"]],
+    batch_size: int,
+    start: int,
+    stop: int,
+) -> Int[np.ndarray, "runs steps batch"]:
+    """`draw_batches` of many runs at once, each with its own seed and training split, all of one size.
+
+    Each batch is a uniform subset without replacement, drawn by Floyd's algorithm (Bentley and
+    Floyd, CACM 30(9), 1987), all runs and steps at once.
+    """
+    n_train, n_steps = len(train_rows[0]), stop - start
     counts_per_step = -(-batch_size // WORDS_PER_COUNT)
-    words = philox_words(
-        seed, "batches", start * counts_per_step, n_steps * counts_per_step * WORDS_PER_COUNT
+    words = np.stack(
+        [
+            philox_words(
+                seed, "batches", start * counts_per_step, n_steps * counts_per_step * WORDS_PER_COUNT
+            )
+            for seed in seeds
+        ]
     )
     uniform = unit_interval(
-        words.reshape(n_steps, counts_per_step * WORDS_PER_COUNT)[:, :batch_size]
+        words.reshape(len(seeds), n_steps, counts_per_step * WORDS_PER_COUNT)[..., :batch_size]
     )
 
-    chosen = np.full((n_steps, batch_size), -1, dtype=np.int32)
+    chosen = np.full(uniform.shape, -1, dtype=np.int32)
     for slot, last in enumerate(range(n_train - batch_size, n_train)):
-        candidate = (uniform[:, slot] * (last + 1)).astype(np.int32)
-        taken = (chosen == candidate[:, None]).any(axis=1)
-        chosen[:, slot] = np.where(taken, last, candidate)
-    return train_rows.astype(np.int32)[chosen]
+        candidate = (uniform[..., slot] * (last + 1)).astype(np.int32)
+        taken = (chosen == candidate[..., None]).any(axis=-1)
+        chosen[..., slot] = np.where(taken, last, candidate)
+    rows = zip(train_rows, chosen, strict=True)
+    return np.stack([of_run.astype(np.int32)[which] for of_run, which in rows])

@@ -1,5 +1,6 @@
-"""How a run is executed. Every engine runs the one model; they differ in speed and rounding."""
+"""How runs are executed. Every engine runs the one model; they differ in speed and rounding."""
 
 from jax_revinc.engines.xla import XlaEngine
+from jax_revinc.engines.xla_population import XlaPopulation
 
-__all__ = ["XlaEngine"]
+__all__ = ["XlaEngine", "XlaPopulation"]

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params, mean_loss, predictions, token_losses
 from jax_revinc.optimizer import Adam, Rates, make_optimizer, optimizer_numbers
 from revinc import HookedTransformerConfig, TrainConfig
-from revinc.dataset import make_dataset
+from revinc.dataset import Dataset, make_dataset
 from revinc.engine import METRICS, chunk_capacity
 from revinc.weights import StateDict, parameter_shapes
 
 State = tuple[Params, optax.OptState]
+Counted = tuple[Float[Array, "*models splits"], Int[Array, "*models splits"]]
 
 EVALUATED_AT_ONCE = 1024
 """Sequences that an evaluation holds in memory together."""
@@ -34,14 +35,8 @@ class XlaEngine:
     def __init__(self, train_cfg: TrainConfig) -> None:
         (device,) = jnp.zeros(()).devices()
         self.cfg = train_cfg.model
-        self.identity = {
-            "name": "xla",
-            "platform": device.platform,
-            "device": device.device_kind,
-            "jax": jax.__version__,
-            "optax": optax.__version__,
-        }
-        self.device = f"{device.platform}: {device.device_kind}"
+        self.identity = identity_on(device)
+        self.device = in_words(device)
         self._data = make_dataset(train_cfg)
         self._adam, self._rates = optimizer_numbers(train_cfg)
         self._batches_shape = (chunk_capacity(train_cfg), train_cfg.batch_size)
@@ -73,13 +68,9 @@ class XlaEngine:
     @with_numerics
     def evaluate(self, state: State) -> dict[str, float]:
         data = self._data
-        counted = count(self.cfg, data.predicted, state[0], data.tokens)
-        per_split = [
-            np.asarray(summed)[mask].sum(dtype=np.float64) / (mask.sum() * len(data.predicted))
-            for summed in counted
-            for mask in (data.train_mask, data.holdout_mask)
-        ]
-        return dict(zip(METRICS, map(float, per_split), strict=True))
+        masks = np.stack([data.train_mask, data.holdout_mask])
+        counted = count(self.cfg, data.predicted, state[0], data.tokens, masks)
+        return {name: float(values) for name, values in as_metrics(counted, data).items()}
 
     def weights(self, state: State) -> StateDict:
         return {name: np.array(state[0][name]) for name in parameter_shapes(self.cfg)}
@@ -98,6 +89,22 @@ class XlaEngine:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: jnp.asarray(arrays[jax.tree_util.keystr(path)]), template
         )
+
+
+def identity_on(device: jax.Device) -> dict[str, str]:
+    """What runs of this engine must share for their bits to be the same."""
+    return {
+        "name": "xla",
+        "platform": device.platform,
+        "device": device.device_kind,
+        "jax": jax.__version__,
+        "optax": optax.__version__,
+    }
+
+
+def in_words(device: jax.Device) -> str:
+    """What a device is called where a person reads it."""
+    return f"{device.platform}: {device.device_kind}"
 
 
 def update(
@@ -145,11 +152,22 @@ def count(
     predicted: tuple[int, ...],
     params: Params,
     tokens: Int[Array, "n_sequences seq"],
-) -> tuple[Float[Array, " n_sequences"], Int[Array, " n_sequences"]]:
-    """For every sequence, the summed loss of its predicted tokens and how many are right."""
+    masks: Bool[Array, "splits n_sequences"],
+) -> Counted:
+    """Over the sequences of every split, the summed loss of the predicted tokens and how many are right."""
 
     def count_one(sequence: Int[Array, " seq"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
         logits, targets = predictions(cfg, params, sequence[None], predicted)
         return token_losses(logits, targets).sum(), (logits.argmax(-1) == targets).sum()
 
-    return jax.lax.map(count_one, tokens, batch_size=min(len(tokens), EVALUATED_AT_ONCE))
+    each = jax.lax.map(count_one, tokens, batch_size=min(len(tokens), EVALUATED_AT_ONCE))
+    losses, right = (jnp.where(masks, of_sequence, 0).sum(-1) for of_sequence in each)
+    return losses, right
+
+
+def as_metrics(counted: Counted, data: Dataset) -> dict[str, Float[np.ndarray, "*models"]]:
+    """The values of `METRICS` from what was counted over the training and the holdout split."""
+    n_tokens = len(data.predicted) * np.array([data.train_mask.sum(), data.holdout_mask.sum()])
+    means = [np.asarray(summed, np.float64) / n_tokens for summed in counted]
+    columns = (mean[..., split] for mean in means for split in (0, 1))
+    return dict(zip(METRICS, columns, strict=True))

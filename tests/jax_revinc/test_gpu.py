@@ -42,7 +42,8 @@ def test_every_matmul_asks_for_full_precision(lower):
 def test_a_precision_that_the_user_chose_is_left():
     data = make_dataset(CFG)
     with jax.default_matmul_precision("bfloat16"), numerics(CFG.model):
-        text = count.lower(CFG.model, data.predicted, draw_weights(CFG), data.tokens).as_text()
+        masks = data.train_mask[None]
+        text = count.lower(CFG.model, data.predicted, draw_weights(CFG), data.tokens, masks).as_text()
     assert "HIGHEST" not in text
 
 

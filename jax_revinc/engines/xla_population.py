@@ -1,0 +1,158 @@
+"""Many runs side by side in one program that XLA compiles, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_revinc.engines.xla import (
+    Counted,
+    State,
+    advance,
+    as_metrics,
+    count,
+    identity_on,
+    in_words,
+)
+from jax_revinc.numerics import with_numerics
+from jax_revinc.objective import Params
+from jax_revinc.optimizer import Adam, Rates, make_optimizer, optimizer_numbers
+from revinc import HookedTransformerConfig, TrainConfig
+from revinc.dataset import make_dataset
+from revinc.engine import chunk_capacity
+from revinc.validation import require_int
+from revinc.weights import StateDict, parameter_shapes
+
+CPU_WIDTH = 128
+"""Models that a CPU trains side by side by default: with more, a step costs each no less."""
+
+WIDTH = 4096
+"""The same elsewhere: a step of few models takes as long there as one of many."""
+
+
+class Running(NamedTuple):
+    """Runs under way: `n` models, and behind them as many that nobody asked for as fill the program."""
+
+    n: int
+    rates: Rates
+    masks: Bool[Array, "models splits n_sequences"]
+    state: State
+
+
+class XlaPopulation:
+    """See `revinc.engine.PopulationEngine`. A state is that of `XlaEngine`, every array with a model axis first.
+
+    A device always runs the same program, of one width, however few models are left; and several devices
+    run one each, not one program together, which XLA compiles otherwise for two devices than for one. So a
+    model's bits depend neither on its neighbours and its place, nor on how many devices there are.
+
+    Args:
+        cfg: the recipe, from which the runs may differ in rates, split and seeds.
+        width: models side by side; by default what suits the platform.
+        device: the first of this process by default.
+
+    Raises:
+        UserError: for a width below 1.
+    """
+
+    def __init__(
+        self, cfg: TrainConfig, width: int | None = None, device: jax.Device | None = None
+    ) -> None:
+        device = jax.local_devices()[0] if device is None else device
+        if width is None:
+            width = CPU_WIDTH if device.platform == "cpu" else WIDTH
+        require_int("width", width, at_least=1)
+        self.cfg = cfg.model
+        self.width = width
+        self.identity = {**identity_on(device), "width": str(width)}
+        self.device = in_words(device)
+        self._device = device
+        self._adam, _ = optimizer_numbers(cfg)
+        self._capacity = chunk_capacity(cfg)
+        self._data = make_dataset(cfg)
+
+    @with_numerics
+    def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Running:
+        each_rates = [optimizer_numbers(run)[1] for run in runs]
+        each_data = [make_dataset(run) for run in runs]
+        rates = jax.tree.map(lambda *each: np.array(each, self.cfg.dtype), *each_rates)
+        masks = np.stack([[data.train_mask, data.holdout_mask] for data in each_data])
+        params = {name: weights[name] for name in parameter_shapes(self.cfg)}
+        rates, masks, params = jax.tree.map(self._filled_up, (rates, masks, params))
+        return Running(len(runs), rates, masks, start_all(self._adam, rates, params))
+
+    @with_numerics
+    def advance(
+        self, running: Running, batches: Int[np.ndarray, "models steps batch"]
+    ) -> tuple[Running, Float[np.ndarray, "models steps"]]:
+        n_steps = batches.shape[1]
+        padded = np.zeros((len(batches), self._capacity, batches.shape[2]), np.int32)
+        padded[:, :n_steps] = batches
+        state, losses = advance_all(
+            self.cfg,
+            self._adam,
+            self._data.predicted,
+            running.rates,
+            running.state,
+            self._data.tokens,
+            self._filled_up(padded),
+            n_steps,
+        )
+        return running._replace(state=state), np.asarray(losses)[: running.n, :n_steps]
+
+    @with_numerics
+    def evaluate(self, running: Running) -> dict[str, Float[np.ndarray, " models"]]:
+        params, tokens = running.state[0], self._data.tokens
+        counted = count_all(self.cfg, self._data.predicted, params, tokens, running.masks)
+        metrics = as_metrics(counted, self._data)
+        return {name: values[: running.n] for name, values in metrics.items()}
+
+    def weights(self, running: Running) -> StateDict:
+        params = running.state[0]
+        return {name: np.array(params[name])[: running.n] for name in parameter_shapes(self.cfg)}
+
+    def _filled_up(self, of_models: np.ndarray) -> Array:
+        """An array with a model axis, as long as the program is wide, on the device."""
+        places = np.minimum(np.arange(self.width), len(of_models) - 1)
+        return jax.device_put(of_models[places], self._device)
+
+
+@partial(jax.jit, static_argnames="adam")
+def start_all(adam: Adam, rates: Rates, params: Params) -> State:
+    """The parameters and the optimizer's state of every model before the first update."""
+    return params, jax.vmap(lambda r, p: make_optimizer(adam, r).init(p))(rates, params)
+
+
+@partial(jax.jit, static_argnames=("cfg", "adam", "predicted"), donate_argnames="state")
+def advance_all(
+    cfg: HookedTransformerConfig,
+    adam: Adam,
+    predicted: tuple[int, ...],
+    rates: Rates,
+    state: State,
+    tokens: Int[Array, "n_sequences seq"],
+    batches: Int[Array, "models capacity batch"],
+    n_steps: Int[Array, ""],
+) -> tuple[State, Float[Array, "models capacity"]]:
+    """`advance` for every model."""
+    return jax.vmap(partial(advance, cfg, adam, predicted), in_axes=(0, 0, None, 0, None))(
+        rates, state, tokens, batches, n_steps
+    )
+
+
+@partial(jax.jit, static_argnames=("cfg", "predicted"))
+def count_all(
+    cfg: HookedTransformerConfig,
+    predicted: tuple[int, ...],
+    params: Params,
+    tokens: Int[Array, "n_sequences seq"],
+    masks: Bool[Array, "models splits n_sequences"],
+) -> Counted:
+    """`count` for every model."""
+    return jax.vmap(partial(count, cfg, predicted), in_axes=(0, None, 0))(params, tokens, masks)

@@ -18,7 +18,7 @@ from benchmarks.interleaving import Timing
 from benchmarks.steps import time_steps
 from benchmarks.whole_runs import time_whole_runs
 from revinc.cli import run_command
-from revinc.run_writer import installed_versions
+from revinc.provenance import installed_versions
 
 
 def benchmark_command(args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from revinc import TrainConfig, UserError
 from revinc.config import differences
 from revinc.dataset import make_dataset
 from revinc.outcomes import FIRST_LOSSES, Outcomes, made_by, outcome, run_history
-from revinc.run_writer import installed_versions
+from revinc.provenance import installed_versions
 from revinc.schedule import draw_batches
 from revinc.weights import StateDict
 from torch_reference import TorchEngine

@@ -18,7 +18,7 @@ from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.engine import METRICS, Engine
 from revinc.errors import UserError
-from revinc.run_writer import installed_versions
+from revinc.provenance import installed_versions
 from revinc.trainer import points
 from revinc.weights import StateDict
 

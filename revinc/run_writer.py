@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 
@@ -16,10 +14,10 @@ from revinc.atomic import TEMPORARY_SUFFIX, write_atomically
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig, differences
 from revinc.errors import UserError
+from revinc.provenance import installed_versions
+from revinc.records import read_record, write_record
 from revinc.runs import Run
 from revinc.weights import StateDict, check_state_dict, read_safetensors, save_state_dict
-
-RECORDED_PACKAGES = ("jax-revinc", "numpy", "jax", "flax", "optax", "torch", "transformer-lens")
 
 OUR_FILES = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOINT, runs.REPORT)
 
@@ -89,8 +87,7 @@ class RunWriter:
             "versions": installed_versions(),
             **config.to_dict(),
         }
-        text = json.dumps(record, indent=2) + "\n"
-        write_atomically(self.path / runs.CONFIG, lambda temporary: temporary.write_text(text))
+        write_record(self.path / runs.CONFIG, record)
 
     def __enter__(self) -> RunWriter:
         return self
@@ -153,7 +150,9 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
             f"{path} already holds a run; pass --resume to go on with it, --overwrite to replace it, "
             "or choose another --out"
         )
-    runs.read_record(path)  # a config.json of some other program is none of ours to delete
+    read_record(
+        path / runs.CONFIG, "run"
+    )  # a config.json of some other program is none of ours to delete
 
 
 def is_remnant(folder: Path) -> bool:
@@ -178,14 +177,3 @@ def check_same_run(
         )
     if init is not None and any((init[k] != w).any() for k, w in run.state_dict(0).items()):
         raise UserError(f"{run.path} can't be resumed from other initial weights than its own")
-
-
-def installed_versions() -> dict[str, str]:
-    """The versions of the packages that a run's numbers depend on, where installed."""
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions

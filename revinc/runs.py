@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow
 
 from revinc.config import TrainConfig
 from revinc.errors import UserError
+from revinc.records import read_checked_record
 from revinc.weights import StateDict, load_state_dict
 
 FORMAT_VERSION = 1
@@ -46,7 +46,9 @@ class Run:
             UserError: if there is no run, or its config can't be read by this version.
         """
         path = Path(path)
-        record = read_config(path)
+        record = read_checked_record(
+            path / CONFIG, "run", FORMAT_VERSION, needed=("engine", "versions")
+        )
         try:
             config = TrainConfig.from_dict(record)
         except UserError as error:
@@ -113,38 +115,3 @@ class Run:
 def snapshot_path(run: Path, step: int) -> Path:
     """Where the weights after `step` updates are kept."""
     return run / SNAPSHOTS / f"{step:06d}.safetensors"
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The contents of a run's ``config.json``, of whatever format version.
-
-    Raises:
-        UserError: if it is missing, damaged, or some other program's.
-    """
-    file = path / CONFIG
-    if not file.is_file():
-        raise UserError(f"{path} is no run folder: it has no {CONFIG}")
-    try:
-        record = json.loads(file.read_text())
-        record["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is damaged or not a run's config ({error!r})") from error
-    return dict(record)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """The checked contents of a run's ``config.json``.
-
-    Raises:
-        UserError: if it is missing, damaged, or of another format version.
-    """
-    record, file = read_record(path), path / CONFIG
-    if record["format_version"] != FORMAT_VERSION:
-        raise UserError(
-            f"{file} has format version {record['format_version']}, and this program reads "
-            f"{FORMAT_VERSION}; use the version of jax-revinc that wrote it"
-        )
-    missing = [key for key in ("engine", "versions") if key not in record]
-    if missing:
-        raise UserError(f"{file} is damaged: {', '.join(missing)} is missing")
-    return record

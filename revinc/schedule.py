@@ -42,7 +42,10 @@ def draw_many_batches(
     words = np.stack(
         [
             philox_words(
-                seed, "batches", start * counts_per_step, n_steps * counts_per_step * WORDS_PER_COUNT
+                seed,
+                "batches",
+                start * counts_per_step,
+                n_steps * counts_per_step * WORDS_PER_COUNT,
             )
             for seed in seeds
         ]

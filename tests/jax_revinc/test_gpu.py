@@ -43,7 +43,9 @@ def test_a_precision_that_the_user_chose_is_left():
     data = make_dataset(CFG)
     with jax.default_matmul_precision("bfloat16"), numerics(CFG.model):
         masks = data.train_mask[None]
-        text = count.lower(CFG.model, data.predicted, draw_weights(CFG), data.tokens, masks).as_text()
+        text = count.lower(
+            CFG.model, data.predicted, draw_weights(CFG), data.tokens, masks
+        ).as_text()
     assert "HIGHEST" not in text
 
 

@@ -1,4 +1,4 @@
-"""``python -m jax_revinc train | inspect | report``: train a model, look into it, draw it."""
+"""``python -m jax_revinc train | inspect | report | population | atlas``: train models, look into them, draw them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.population.command import add_population_flags
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
 from revinc.cli import add_training_flags, config_from_flags, run_command
@@ -104,6 +105,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="what was learned, over the whole task (default: claims, where the task allows any)",
     )
     inspect.add_argument("--step", type=int, metavar="N", help="a snapshot instead of the end")
+
+    population = commands.add_parser("population", help="train many models into a store")
+    add_population_flags(population)
 
     report = commands.add_parser("report", help="write the run's page anew")
     _add_run(report, report_command)

@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import sys
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from revinc.tasks import TASKS, make_task
 from revinc.trainer import Diverged, Interrupted
 
 DEFAULT_PRESET = "tutorial"
+
+Parser = Callable[[str], Any]
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
@@ -55,23 +57,48 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument(
+        "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
+    )
+    recipe = add_recipe_flags(parser)
+    (snapshots,) = (field for field in train_fields() if field.name == "snapshots")
+    recipe.add_argument(
+        "--snapshots",
+        nargs="+",
+        metavar="STEP",
+        default=argparse.SUPPRESS,
+        help=_help(snapshots, PRESETS[DEFAULT_PRESET]),
+    )
+
+
+def add_recipe_flags(
+    parser: argparse.ArgumentParser, axes: Mapping[str, Parser] | None = None
+) -> argparse._ArgumentGroup:
+    """A flag for the preset and for every field of the model, the task and the training but its snapshots.
+
+    Args:
+        parser: what gets them.
+        axes: fields that take several values, and what makes those of a flag's text.
+
+    Returns:
+        The group of the training's flags.
+    """
+    parser.add_argument(
         "--preset",
         default=argparse.SUPPRESS,
         help=f"recipe that the other flags change: {', '.join(PRESETS)} (default: {DEFAULT_PRESET})",
     )
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
-    )
     defaults = PRESETS[DEFAULT_PRESET]
-    _add_fields(training, TrainConfig, train_fields(), defaults)
+    training = parser.add_argument_group("training")
+    for_training = [field for field in train_fields() if field.name != "snapshots"]
+    _add_fields(training, TrainConfig, for_training, defaults, axes or {})
     task = parser.add_argument_group("task")
     task.add_argument("--task", default=argparse.SUPPRESS, help=f"one of: {', '.join(TASKS)}")
     for task_type in TASKS.values():
-        _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task)
+        _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task, {})
     model = parser.add_argument_group("model (names as in TransformerLens)")
     fields = dataclasses.fields(HookedTransformerConfig)
-    _add_fields(model, HookedTransformerConfig, fields, defaults.model)
+    _add_fields(model, HookedTransformerConfig, fields, defaults.model, {})
+    return training
 
 
 def _add_fields(
@@ -79,21 +106,26 @@ def _add_fields(
     owner: type,
     fields: Iterable[dataclasses.Field[Any]],
     defaults: object,
+    axes: Mapping[str, Parser],
 ) -> None:
     hints = typing.get_type_hints(owner)
     for field in fields:
         flag = "--" + field.name.replace("_", "-")
         help_text = _help(field, defaults)
-        if hints[field.name] is bool:
+        if field.name in axes:
+            group.add_argument(
+                flag,
+                type=axes[field.name],
+                metavar=f"{_metavar(hints[field.name])},..",
+                default=argparse.SUPPRESS,
+                help=help_text,
+            )
+        elif hints[field.name] is bool:
             group.add_argument(
                 flag,
                 action=argparse.BooleanOptionalAction,
                 default=argparse.SUPPRESS,
                 help=help_text,
-            )
-        elif field.name == "snapshots":
-            group.add_argument(
-                flag, nargs="+", metavar="STEP", default=argparse.SUPPRESS, help=help_text
             )
         else:
             parse = _or_none if hints[field.name] == str | None else hints[field.name]

@@ -23,6 +23,11 @@ def chunk_capacity(cfg: TrainConfig) -> int:
     return min(cfg.eval_every, cfg.steps, LONGEST_CHUNK)
 
 
+def evaluation_steps(cfg: TrainConfig) -> list[int]:
+    """The steps after which both splits are evaluated: 0, ``eval_every``, ... and the last."""
+    return sorted({*range(0, cfg.steps, cfg.eval_every), cfg.steps})
+
+
 class Engine(Protocol):
     """Executes one run. A state is opaque to its caller; `advance` may consume the one it is given.
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from revinc.atomic import write_atomically
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
-from revinc.engine import METRICS, Engine
+from revinc.engine import METRICS, Engine, evaluation_steps
 from revinc.errors import UserError
 from revinc.provenance import installed_versions
 from revinc.trainer import points
@@ -51,9 +51,7 @@ class Outcomes:
     @property
     def steps(self) -> np.ndarray:
         """The steps at which the runs were evaluated."""
-        return np.array(
-            sorted({*range(0, self.config.steps, self.config.eval_every), self.config.steps})
-        )
+        return np.array(evaluation_steps(self.config))
 
     def curves(self, metric: str) -> np.ndarray:
         """A metric of every seed at every evaluation: [seed, evaluation]."""

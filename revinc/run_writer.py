@@ -14,6 +14,7 @@ from revinc.atomic import TEMPORARY_SUFFIX, write_atomically
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig, differences
 from revinc.errors import UserError
+from revinc.folders import LOCK, make_folder
 from revinc.provenance import installed_versions
 from revinc.records import read_record, write_record
 from revinc.runs import Run
@@ -46,8 +47,8 @@ class RunWriter:
         if resume and overwrite:
             raise UserError("resume and overwrite exclude each other; choose one")
         self.path = path
-        make_folder(path)
-        self._lock = FileLock(path / runs.LOCK, timeout=0)
+        make_folder(path, "run", runs.CONFIG, {runs.SNAPSHOTS, *OUR_FILES})
+        self._lock = FileLock(path / LOCK, timeout=0)
         try:
             self._lock.acquire()
         except Timeout as error:
@@ -132,15 +133,6 @@ class RunWriter:
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
 
 
-def make_folder(path: Path) -> None:
-    """Create `path` if need be; raise a UserError if it is a file or holds what belongs to no run."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; choose a folder for the run")
-    if path.is_dir() and not (path / runs.CONFIG).is_file() and not is_remnant(path):
-        raise UserError(f"{path} holds files that belong to no run; choose another --out")
-    path.mkdir(parents=True, exist_ok=True)
-
-
 def refuse_to_replace(path: Path, overwrite: bool) -> None:
     """Raise a UserError if `path` holds a run that is not to be overwritten, or is no run at all."""
     if not (path / runs.CONFIG).exists():
@@ -153,12 +145,6 @@ def refuse_to_replace(path: Path, overwrite: bool) -> None:
     read_record(
         path / runs.CONFIG, "run"
     )  # a config.json of some other program is none of ours to delete
-
-
-def is_remnant(folder: Path) -> bool:
-    """Whether a folder without a config is empty, or holds what a run killed early has left there."""
-    names = {file.name.removesuffix(TEMPORARY_SUFFIX) for file in folder.iterdir()}
-    return not names or (runs.LOCK in names and names <= {runs.LOCK, runs.SNAPSHOTS, *OUR_FILES})
 
 
 def check_same_run(

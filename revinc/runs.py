@@ -24,7 +24,6 @@ LOSSES = "losses.parquet"
 SNAPSHOTS = "snapshots"
 CHECKPOINT = "checkpoint.safetensors"
 REPORT = "report.html"
-LOCK = ".lock"
 
 AnyRun = TypeVar("AnyRun", bound="Run")
 

@@ -14,7 +14,7 @@ from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
-from revinc.engine import LONGEST_CHUNK, Engine
+from revinc.engine import LONGEST_CHUNK, Engine, evaluation_steps
 from revinc.errors import UserError
 from revinc.run_writer import RunWriter
 from revinc.runs import CHECKPOINT, Run
@@ -107,6 +107,7 @@ def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Chec
         Diverged: after the last good point, if a loss or weight becomes NaN or infinite.
     """
     rows = make_dataset(cfg).train_rows
+    evaluated = set(evaluation_steps(cfg))
     point = begin
     try:
         state = engine.from_arrays(begin.engine_arrays)
@@ -124,7 +125,7 @@ def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Chec
         batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, start, stop)
         state, losses = engine.advance(state, batches)
         history = point.history.with_losses(losses)
-        if stop % cfg.eval_every == 0 or stop == cfg.steps:
+        if stop in evaluated:
             history = history.with_evaluation(stop, engine.evaluate(state))
         n_good = good_updates(engine, state, losses, history, stop)
         if n_good < len(batches):
@@ -166,7 +167,6 @@ def weights_at(engine: Engine, point: Checkpoint) -> StateDict:
 
 def boundaries(cfg: TrainConfig, begin: int = 0) -> list[int]:
     """Where chunks end, from `begin` to the last step: at evaluations, snapshots, and often enough."""
-    evaluations = range(0, cfg.steps, cfg.eval_every)
     pauses = range(0, cfg.steps, LONGEST_CHUNK)
-    ends = {*evaluations, *pauses, *cfg.snapshots, cfg.steps, begin}
+    ends = {*evaluation_steps(cfg), *pauses, *cfg.snapshots, begin}
     return sorted(end for end in ends if end >= begin)

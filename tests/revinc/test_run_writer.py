@@ -220,8 +220,8 @@ def test_a_run_that_another_process_finishes_meanwhile_is_not_replaced(
 
     make_folder = run_writer.make_folder
 
-    def look_and_be_overtaken(path):
-        make_folder(path)
+    def look_and_be_overtaken(path, *rest):
+        make_folder(path, *rest)
         monkeypatch.undo()
         train("run")
 

@@ -1,0 +1,104 @@
+"""The folder of a population: what it is of, which models it has, and where each of them is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from jax_revinc.population.arrays import WeightArrays
+from jax_revinc.population.chunks import Chunks
+from revinc import TrainConfig, UserError
+from revinc.records import read_checked_record
+from revinc.sweep import IDENTITY, typed
+
+FORMAT_VERSION = 1
+
+CONFIG = "population.json"
+MODELS = "models.parquet"
+METRICS = "metrics"
+WEIGHTS = "weights"
+ATLAS = "atlas.html"
+
+
+@dataclass(frozen=True, eq=False)
+class Store:
+    """What a population's folder says of itself.
+
+    Attributes:
+        path: the folder.
+        config: the recipe; models have their own values of `revinc.sweep.IDENTITY`.
+        engine: what trained them, with its width.
+        models: every model that is there or will be, by number: its `row` in the weight arrays, and `IDENTITY`.
+            Models are added at the end, and keep their numbers.
+    """
+
+    path: Path
+    config: TrainConfig
+    engine: dict[str, str]
+    models: pd.DataFrame
+
+    @property
+    def width(self) -> int:
+        """Models of a chunk; the last that were asked for together may be fewer."""
+        return int(self.engine["width"])
+
+    @property
+    def arrays(self) -> WeightArrays:
+        return WeightArrays(self.path / WEIGHTS, self.config.model, self.width)
+
+    @property
+    def chunks(self) -> Chunks:
+        return Chunks(self.path / METRICS, self.arrays, recipe(self.config, self.engine))
+
+    @property
+    def n_chunks(self) -> int:
+        return int(self.models["row"].iloc[-1]) // self.width + 1
+
+    def in_chunk(self, chunk: int) -> pd.DataFrame:
+        """The models of a chunk, by number."""
+        rows = self.models["row"].to_numpy()
+        begin, end = np.searchsorted(rows, [chunk * self.width, (chunk + 1) * self.width])
+        return self.models.iloc[begin:end]
+
+    def finished_chunks(self) -> list[int]:
+        """The chunks whose metrics are there."""
+        there = {file.stem for file in (self.path / METRICS).glob("*.parquet")}
+        return [chunk for chunk in range(self.n_chunks) if f"{chunk:06d}" in there]
+
+
+def read_store(path: Path) -> Store:
+    """Open a population's folder.
+
+    Raises:
+        UserError: if there is none, or it can't be read by this version.
+    """
+    record = read_checked_record(
+        path / CONFIG, "population", FORMAT_VERSION, needed=("engine", "versions")
+    )
+    try:
+        config = TrainConfig.from_dict(record)
+    except UserError as error:
+        raise UserError(f"{path / CONFIG}: {error}") from error
+    try:
+        models = pd.read_parquet(path / MODELS)
+        models = typed(models[["row", *IDENTITY]])
+    except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+        raise UserError(f"{path / MODELS} can't be read: {error}") from error
+    return Store(path, config, record["engine"], models.rename_axis("model"))
+
+
+def placed(models: pd.DataFrame, first_row: int) -> pd.DataFrame:
+    """Models with the rows that they get in the weight arrays, from the first of a new chunk on."""
+    return models.assign(row=np.arange(first_row, first_row + len(models)))[["row", *IDENTITY]]
+
+
+def recipe(config: TrainConfig, engine: dict[str, str]) -> str:
+    """What tells whether two chunks are of one store."""
+    record = json.dumps([config.to_dict(), engine], sort_keys=True)
+    return hashlib.sha256(record.encode()).hexdigest()

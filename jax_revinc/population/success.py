@@ -1,0 +1,61 @@
+"""How many models come how far, with the interval in which the rate lies."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.table import Table
+from scipy.stats import binomtest
+
+from jax_revinc.population.chunks import DIVERGED
+from revinc.sweep import SWEPT
+
+
+def interval(hits: int, n: int) -> tuple[float, float]:
+    """The 95% interval of a rate (Wilson, JASA 22, 1927)."""
+    found = binomtest(hits, n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def rate_text(hits: int, n: int) -> str:
+    """A rate with its 95% interval, such as ``20.1% [18.9 .. 21.4]``."""
+    low, high = interval(hits, n)
+    return f"{hits / n:.1%} [{100 * low:.1f} .. {100 * high:.1f}]"
+
+
+def by_point(metrics: pd.DataFrame) -> pd.DataFrame:
+    """For every hyperparameter point: models, how many are perfect on each split, how many diverged.
+
+    Args:
+        metrics: as `Population.metrics`.
+    """
+    perfect = pd.DataFrame(
+        {
+            **{name: metrics[name] for name in SWEPT},
+            "models": 1,
+            "train_perfect": metrics["train_accuracy"] == 1,
+            "holdout_perfect": metrics["holdout_accuracy"] == 1,
+            "diverged": metrics[DIVERGED].notna(),
+        }
+    )
+    counted = perfect.groupby(list(SWEPT), sort=True).sum().astype(int)
+    means = metrics.groupby(list(SWEPT), sort=True)[["train_accuracy", "holdout_accuracy"]].mean()
+    return counted.join(means).reset_index()
+
+
+def success_table(metrics: pd.DataFrame) -> Table:
+    """`by_point` for the terminal."""
+    table = Table("lr", "decay", "split", "models", box=None, header_style="bold")
+    for heading in ("train 100%", "holdout 100%", "mean", "diverged"):
+        table.add_column(heading, justify="right")
+    for point in by_point(metrics).itertuples():
+        table.add_row(
+            f"{point.lr:g}",
+            f"{point.weight_decay:g}",
+            point.split,
+            f"{point.models:,}",
+            rate_text(point.train_perfect, point.models),
+            rate_text(point.holdout_perfect, point.models),
+            f"{point.holdout_accuracy:.1%}",
+            f"{point.diverged:,}",
+        )
+    return table

@@ -71,13 +71,10 @@ class PopulationEngine(Protocol):
     """As an engine's, with the `width`."""
 
     device: str
-    """The devices it runs on, in words."""
+    """The device it runs on, in words."""
 
     width: int
-    """Models that one device trains side by side."""
-
-    n_devices: int
-    """Devices: as many times `width` models run at once."""
+    """The most models that it trains side by side."""
 
     def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Any:
         """The state before the first update, from weights with a model axis first."""

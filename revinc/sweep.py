@@ -85,14 +85,11 @@ def new_models(asked: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     return asked[~is_known].reset_index(drop=True)
 
 
-def run_of(cfg: TrainConfig, model: Mapping[str, Any]) -> TrainConfig:
-    """The config with which ``train`` trains a model of the population of `cfg`."""
-    return dataclasses.replace(
-        cfg,
-        **{name: float(model[name]) for name in ("lr", "weight_decay")},
-        **{name: int(model[name]) for name in SEEDS},
-        split=str(model["split"]),
-    )
+def run_of(cfg: TrainConfig, model: Any) -> TrainConfig:
+    """The config with which ``train`` trains a model of the population of `cfg`, given as a row or a dict."""
+    own: dict[str, Any] = {name: float(model[name]) for name in ("lr", "weight_decay")}
+    own |= {name: int(model[name]) for name in SEEDS}
+    return dataclasses.replace(cfg, split=str(model["split"]), **own)
 
 
 def other_recipe(ours: TrainConfig, theirs: TrainConfig) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import jax
+
 from jax_revinc.population.processes import join, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
@@ -33,8 +35,9 @@ def population_command(args: argparse.Namespace) -> None:
     population = train_population(
         cfg, models, args.out, resume=args.resume, width=args.width, progress=progress
     )
-    progress.console.print(success_table(population.metrics))
-    progress.say(f"Its page: jax-revinc atlas {args.out}")
+    if jax.process_index() == 0:
+        progress.console.print(success_table(population.metrics))
+        progress.say(f"Its page: jax-revinc atlas {args.out}")
 
 
 def seeds_to_train(

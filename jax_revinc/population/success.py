@@ -47,15 +47,16 @@ def success_table(metrics: pd.DataFrame) -> Table:
     table = Table("lr", "decay", "split", "models", box=None, header_style="bold")
     for heading in ("train 100%", "holdout 100%", "mean", "diverged"):
         table.add_column(heading, justify="right")
-    for point in by_point(metrics).itertuples():
+    for point in by_point(metrics).to_dict("records"):
+        n = point["models"]
         table.add_row(
-            f"{point.lr:g}",
-            f"{point.weight_decay:g}",
-            point.split,
-            f"{point.models:,}",
-            rate_text(point.train_perfect, point.models),
-            rate_text(point.holdout_perfect, point.models),
-            f"{point.holdout_accuracy:.1%}",
-            f"{point.diverged:,}",
+            f"{point['lr']:g}",
+            f"{point['weight_decay']:g}",
+            point["split"],
+            f"{n:,}",
+            rate_text(point["train_perfect"], n),
+            rate_text(point["holdout_perfect"], n),
+            f"{point['holdout_accuracy']:.1%}",
+            f"{point['diverged']:,}",
         )
     return table

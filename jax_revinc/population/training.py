@@ -67,7 +67,9 @@ def train_population(
     first, n_processes = jax.process_index() == 0, jax.process_count()
     if width is None and (path / CONFIG).exists():
         width = read_store(path).width
-    engines = [XlaPopulation(cfg, width, device) for device in jax.local_devices()]
+    engines: list[PopulationEngine] = [
+        XlaPopulation(cfg, width, device) for device in jax.local_devices()
+    ]
     identity = engines[0].identity
     with ExitStack() as stack:
         if first:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from revinc.config import TrainConfig, differences
@@ -24,7 +25,7 @@ IDENTITY = (*SWEPT, *SEEDS)
 def sweep(
     cfg: TrainConfig,
     axes: Mapping[str, Sequence[Any]] | None = None,
-    seeds: Sequence[int] = (),
+    seeds: Sequence[int] | None = None,
 ) -> pd.DataFrame:
     """The models of a sweep: one row each, with the columns of `IDENTITY`.
 
@@ -34,23 +35,19 @@ def sweep(
         seeds: for the seeds that have no axis, together: model s has init, data and split seed s.
 
     Raises:
-        UserError: for an axis that is none, is empty or repeats a value, or a value that the config refuses.
+        UserError: for an axis that is none, is empty or repeats a value, or a value that the config refuses;
+            or for seeds when every seed has an axis of its own.
     """
-    axes = dict(axes or {})
+    axes = {name: np.atleast_1d(values).tolist() for name, values in (axes or {}).items()}
     for name, values in axes.items():
         if name not in IDENTITY:
             raise UserError(f"{name} can't be swept; choose among {', '.join(IDENTITY)}")
         check_values(name, values)
         for value in values:
             dataclasses.replace(cfg, **{name: value})
-    together = [name for name in SEEDS if name not in axes] if len(seeds) else []
-    if together:
-        check_values("seeds", seeds)
-        for seed in (min(seeds), max(seeds)):
-            cfg.with_seed(seed)
+    # Seeds come first, so that a population which is not finished has all points evenly.
     crossed = [
-        # Seeds come first, so that a population which is not finished has all points evenly.
-        *([[dict.fromkeys(together, int(seed)) for seed in seeds]] if together else []),
+        *([] if seeds is None else [seeds_together(cfg, axes, seeds)]),
         *([{name: value} for value in axes[name]] for name in (*SEEDS, *SWEPT) if name in axes),
     ]
     fixed = {name: getattr(cfg, name) for name in IDENTITY}
@@ -59,6 +56,19 @@ def sweep(
         for parts in itertools.product(*crossed)
     ]
     return typed(pd.DataFrame(rows, columns=list(IDENTITY)))
+
+
+def seeds_together(
+    cfg: TrainConfig, axes: Mapping[str, Any], seeds: Sequence[int]
+) -> list[dict[str, int]]:
+    """For each of `seeds`, the seeds without an axis that have its value."""
+    check_values("seeds", seeds)
+    for seed in (min(seeds), max(seeds)):
+        cfg.with_seed(seed)
+    together = [name for name in SEEDS if name not in axes]
+    if not together:
+        raise UserError(f"{', '.join(SEEDS)} all have values of their own; leave seeds out")
+    return [dict.fromkeys(together, int(seed)) for seed in seeds]
 
 
 def check_values(name: str, values: Sequence[Any]) -> None:
@@ -77,11 +87,10 @@ def typed(models: pd.DataFrame) -> pd.DataFrame:
 
 
 def new_models(asked: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `asked` that are not in `known`, in order."""
+    """The rows of `asked` that are not in `known`, in order, each once."""
     columns = list(IDENTITY)
-    is_known = pd.MultiIndex.from_frame(asked[columns]).isin(
-        pd.MultiIndex.from_frame(known[columns])
-    )
+    asked = asked[columns].drop_duplicates()
+    is_known = pd.MultiIndex.from_frame(asked).isin(pd.MultiIndex.from_frame(known[columns]))
     return asked[~is_known].reset_index(drop=True)
 
 

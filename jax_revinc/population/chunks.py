@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,17 +50,14 @@ class Chunks:
             OSError: if the disk is full or not writable; the chunk is then not finished.
         """
         self.arrays.write(chunk, weights)
-        record = {
-            "recipe": self.recipe,
-            "weights": digest(weights),
-            "versions": installed_versions(),
-            "commit": source_commit(),
-        }
+        record = {"recipe": self.recipe, "weights": digest(weights), **provenance()}
         table = pa.Table.from_pandas(models, preserve_index=False)
         table = table.replace_schema_metadata(
             {**(table.schema.metadata or {}), RECORD: json.dumps(record)}
         )
-        write_atomically(self.path(chunk), partial(pq.write_table, table))
+        write_atomically(
+            self.path(chunk), lambda file: pq.write_table(table, file, write_page_checksum=True)
+        )
 
     def read(self, chunk: int, models: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         """What was measured of a chunk's `models`, in some columns beside their identity.
@@ -67,21 +65,11 @@ class Chunks:
         Raises:
             UserError: if the chunk is missing, damaged, or of other models.
         """
-        path = self.path(chunk)
-        try:
-            with pq.ParquetFile(path) as file:
-                table = file.read(columns=["model", *IDENTITY, *columns])
-                record = json.loads((file.schema_arrow.metadata or {}).get(RECORD, b"{}"))
-        except (OSError, pa.ArrowException, ValueError) as error:
-            raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
-        lacking = {"model", *IDENTITY, *columns} - set(table.column_names)
-        if lacking:
-            raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
-        found = table.to_pandas().set_index("model")
-        if record.get("recipe") != self.recipe or not found[list(IDENTITY)].equals(
-            models[list(IDENTITY)]
-        ):
-            raise UserError(f"{path} holds models of another population")
+        identity = list(IDENTITY)
+        table, record = read_table(self.path(chunk), ["model", *identity, *columns])
+        found = table.set_index("model")
+        if record.get("recipe") != self.recipe or not found[identity].equals(models[identity]):
+            raise UserError(f"{self.path(chunk)} holds other models than those that belong there")
         return found
 
     def read_weights(self, chunk: int, n_models: int) -> StateDict:
@@ -90,12 +78,12 @@ class Chunks:
         Raises:
             UserError: if they are missing, damaged, or not those whose metrics the chunk has.
         """
-        sealed = json.loads(pq.read_metadata(self.path(chunk)).metadata[RECORD])["weights"]
+        _, record = read_table(self.path(chunk), [])
         try:
             weights = {name: a[:n_models] for name, a in self.arrays.read(chunk).items()}
         except UserError as error:
             raise UserError(f"chunk {chunk} of {self.folder.parent} is damaged: {error}") from error
-        if digest(weights) != sealed:
+        if digest(weights) != record.get("weights"):
             raise UserError(
                 f"chunk {chunk} of {self.folder.parent} is damaged: its weights are not those that were "
                 "written; --resume trains it again"
@@ -112,9 +100,32 @@ class Chunks:
         return None
 
 
+def read_table(path: Path, columns: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Some columns of a chunk's metrics, and its record.
+
+    Raises:
+        UserError: if they can't be read.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read(columns=columns).to_pandas()
+            record = json.loads((file.schema_arrow.metadata or {}).get(RECORD, b"{}"))
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if lacking := set(columns) - set(table.columns):
+        raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
+    return table, record
+
+
 def curve_names() -> list[str]:
     """The columns that hold a metric at every evaluation."""
     return [f"{metric}_curve" for metric in METRICS]
+
+
+@functools.cache
+def provenance() -> dict[str, object]:
+    """What made the numbers: that of when this process began, for its source may change meanwhile."""
+    return {"versions": installed_versions(), "commit": source_commit()}
 
 
 def digest(weights: StateDict) -> str:

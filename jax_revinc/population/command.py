@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
 
-from jax_revinc.population.processes import join, use_cpu_devices
+from jax_revinc.population.processes import joined, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
 from jax_revinc.population.success import success_table
@@ -18,10 +19,6 @@ from revinc.sweep import IDENTITY, sweep
 
 
 def population_command(args: argparse.Namespace) -> None:
-    use_cpu_devices(args.devices)
-    asked_for_others = (args.coordinator, args.processes, args.process)
-    if args.distributed or any(part is not None for part in asked_for_others):
-        join(*asked_for_others)
     store = read_store(args.out) if args.resume and (args.out / CONFIG).exists() else None
     axes = {name: values for name, values in vars(args).items() if name in IDENTITY}
     for name in axes:
@@ -31,23 +28,28 @@ def population_command(args: argparse.Namespace) -> None:
         models = store.models
     else:
         models = sweep(cfg, axes, seeds_to_train(args, axes, store))
+    use_cpu_devices(args.devices)
+    asked_for_others = (args.coordinator, args.processes, args.process)
+    distributed = args.distributed or any(part is not None for part in asked_for_others)
     progress = Progress()
-    population = train_population(
-        cfg, models, args.out, resume=args.resume, width=args.width, progress=progress
-    )
-    if jax.process_index() == 0:
-        progress.console.print(success_table(population.metrics))
-        progress.say(f"Its page: jax-revinc atlas {args.out}")
+    with joined(*asked_for_others) if distributed else nullcontext():
+        population = train_population(
+            cfg, models, args.out, resume=args.resume, width=args.width, progress=progress
+        )
+        if jax.process_index() == 0:
+            progress.console.print(success_table(population.metrics))
+            progress.say(f"Its page: jax-revinc atlas {args.out}")
 
 
 def seeds_to_train(
     args: argparse.Namespace, axes: dict[str, list[object]], store: Store | None
-) -> list[int]:
-    """The seeds that were asked for."""
+) -> list[int] | None:
+    """The seeds that were asked for, if any but those with axes of their own."""
     if args.seeds is None and not axes.keys() & {"init_seed", "data_seed", "split_seed"}:
         what = "add to it" if store else "train"
         raise UserError(f"how many models? --seeds 4096 would {what} those of seeds 0 to 4095")
-    return args.seeds or []
+    seeds: list[int] | None = args.seeds
+    return seeds
 
 
 def number_of_seeds(text: str) -> list[int]:
@@ -72,6 +74,14 @@ def numbers(text: str) -> list[float]:
 def words(text: str) -> list[str]:
     """Words from ``prefix,random``."""
     return text.split(",")
+
+
+def address(text: str) -> str:
+    """An address such as ``localhost:8476``."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError
+    return text
 
 
 PARSERS = {
@@ -115,7 +125,7 @@ def add_population_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="one of several processes, found by SLURM, MPI, GKE or a TPU pod",
     )
-    how.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is")
+    how.add_argument("--coordinator", type=address, metavar="HOST:PORT", help="where process 0 is")
     how.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
     how.add_argument("--process", type=int, metavar="I", help="which of them this is")
     parser.set_defaults(command=population_command)

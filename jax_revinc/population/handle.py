@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,16 +96,16 @@ class Population:
         params = {name: array[0] for name, array in self.params([model]).items()}
         return HookedTransformer(self.config.model, params=params)
 
-    def params(self, models: slice | Int[np.ndarray, " models"] | list[int]) -> StateDict:
+    def params(self, models: slice | Int[np.ndarray, " models"] | Sequence[int]) -> StateDict:
         """The weights of finished models, stacked on a first axis: made for ``jax.vmap``.
 
         Args:
-            models: numbers, or a slice of the finished models in the order of `metrics`.
+            models: numbers; or a slice or a mask of the finished models, in the order of `metrics`.
 
         Raises:
             UserError: if a model is not there, or its chunk is damaged.
         """
-        numbers = self._numbers[models] if isinstance(models, slice) else np.asarray(models, int)
+        numbers = self._chosen(models)
         absent = np.setdiff1d(numbers, self._numbers)
         if len(absent):
             raise UserError(f"{self.path} has no finished model {absent[0]}")
@@ -124,6 +126,12 @@ class Population:
     def _numbers(self) -> Int[np.ndarray, " models"]:
         of_chunks = [self._store.in_chunk(chunk).index for chunk in self._finished]
         return np.concatenate([np.zeros(0, int), *of_chunks])
+
+    def _chosen(self, models: Any) -> Int[np.ndarray, " models"]:
+        if isinstance(models, slice):
+            return self._numbers[models]
+        asked = np.asarray(models)
+        return self._numbers[asked] if asked.dtype == bool else asked.astype(int)
 
     def _read(self, columns: list[str]) -> pd.DataFrame:
         chunks, store = self._store.chunks, self._store

@@ -35,11 +35,12 @@ class Progress:
         )
         self._lock = threading.Lock()
         self._task = rich.progress.TaskID(0)
+        self._is_waiting = False
         self._steps = self._models = self._planned = self._solved = self._diverged = 0
 
     def say(self, sentence: str) -> None:
         """Prints a sentence."""
-        self.console.print(sentence, soft_wrap=True)
+        self.console.print(sentence, soft_wrap=True, markup=False)
 
     def header(
         self, store: Store, device: str, n_devices: int, process: int, n_processes: int
@@ -91,6 +92,12 @@ class Progress:
 
     def waiting(self, missing: int) -> None:
         """Says that other processes are not done."""
+        if not self._is_waiting:
+            self._is_waiting = True
+            self.say(
+                f"waiting for {missing} chunks of the other processes; one that has ended may be started "
+                "again, with the same command"
+            )
         self._bar.update(self._task, description=f"waiting for {missing} chunks of other processes")
 
     @property

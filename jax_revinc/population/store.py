@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from jax_revinc.population.arrays import WeightArrays
 from jax_revinc.population.chunks import Chunks
 from revinc import TrainConfig, UserError
 from revinc.records import read_checked_record
-from revinc.sweep import IDENTITY, typed
+from revinc.sweep import IDENTITY, new_models, typed
+from revinc.validation import require_int
 
 FORMAT_VERSION = 1
 
@@ -24,6 +25,8 @@ MODELS = "models.parquet"
 METRICS = "metrics"
 WEIGHTS = "weights"
 ATLAS = "atlas.html"
+
+NO_MODELS = typed(pd.DataFrame(columns=["row", *IDENTITY])).astype({"row": "int64"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,13 +61,20 @@ class Store:
 
     @property
     def n_chunks(self) -> int:
-        return int(self.models["row"].iloc[-1]) // self.width + 1
+        return int(self.models["row"].iloc[-1]) // self.width + 1 if len(self.models) else 0
 
     def in_chunk(self, chunk: int) -> pd.DataFrame:
         """The models of a chunk, by number."""
         rows = self.models["row"].to_numpy()
         begin, end = np.searchsorted(rows, [chunk * self.width, (chunk + 1) * self.width])
         return self.models.iloc[begin:end]
+
+    def with_models(self, asked: pd.DataFrame) -> Store:
+        """The store with those of `asked` that it does not have yet, from a new chunk on."""
+        added = new_models(asked, self.models)
+        first_row = self.n_chunks * self.width
+        added = added.assign(row=np.arange(first_row, first_row + len(added)))
+        return replace(self, models=pd.concat([self.models, added], ignore_index=True))
 
     def finished_chunks(self) -> list[int]:
         """The chunks whose metrics are there."""
@@ -83,19 +93,15 @@ def read_store(path: Path) -> Store:
     )
     try:
         config = TrainConfig.from_dict(record)
-    except UserError as error:
-        raise UserError(f"{path / CONFIG}: {error}") from error
+        require_int("width", int(record["engine"]["width"]), at_least=1)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path / CONFIG} can't be read: {error}") from error
     try:
         models = pd.read_parquet(path / MODELS)
         models = typed(models[["row", *IDENTITY]])
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path / MODELS} can't be read: {error}") from error
     return Store(path, config, record["engine"], models.rename_axis("model"))
-
-
-def placed(models: pd.DataFrame, first_row: int) -> pd.DataFrame:
-    """Models with the rows that they get in the weight arrays, from the first of a new chunk on."""
-    return models.assign(row=np.arange(first_row, first_row + len(models)))[["row", *IDENTITY]]
 
 
 def recipe(config: TrainConfig, engine: dict[str, str]) -> str:

@@ -44,9 +44,18 @@ def by_point(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def success_table(metrics: pd.DataFrame) -> Table:
     """`by_point` for the terminal."""
-    table = Table("lr", "decay", "split", "models", box=None, header_style="bold")
-    for heading in ("train 100%", "holdout 100%", "mean", "diverged"):
-        table.add_column(heading, justify="right")
+    table = Table(box=None, header_style="bold")
+    for heading in (
+        "lr",
+        "decay",
+        "split",
+        "models",
+        "train 100%",
+        "holdout 100%",
+        "mean",
+        "diverged",
+    ):
+        table.add_column(heading, justify="left" if heading == "split" else "right", no_wrap=True)
     for point in by_point(metrics).to_dict("records"):
         n = point["models"]
         table.add_row(
@@ -54,9 +63,9 @@ def success_table(metrics: pd.DataFrame) -> Table:
             f"{point['weight_decay']:g}",
             point["split"],
             f"{n:,}",
-            rate_text(point["train_perfect"], n),
+            f"{point['train_perfect'] / n:.1%}",
             rate_text(point["holdout_perfect"], n),
-            f"{point['holdout_accuracy']:.1%}",
+            "" if point["diverged"] == n else f"{point['holdout_accuracy']:.1%}",
             f"{point['diverged']:,}",
         )
     return table

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +18,10 @@ import pandas as pd
 from jax_revinc.engines import XlaPopulation
 from jax_revinc.population.chunks import DIVERGED, curve_names
 from jax_revinc.population.handle import Population
+from jax_revinc.population.processes import announced, wait_for_first
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
-from jax_revinc.population.writer import claimed, missing_chunks, wait_for_plan
+from jax_revinc.population.writer import claimed, discard_damaged, planned
 from jax_revinc.training import draw_weights
 from revinc import TrainConfig, UserError
 from revinc.dataset import make_dataset
@@ -50,41 +51,58 @@ def train_population(
 
     Args:
         cfg: the recipe.
-        models: from `revinc.sweep.sweep`; those that the store has already are left alone.
+        models: from `revinc.sweep.sweep`, or several of its tables in one; those that the store has already
+            are left alone.
         out: the store's folder.
         resume: go on with the population in `out`, or add to it.
         width: models that a device trains side by side; by default what suits the platform, or the store's.
         progress: where progress is shown; silent by default.
 
     Raises:
-        UserError: if `out` can't be used, or the recipe asks for snapshots.
+        UserError: if `out` can't be used, there are no models, or the recipe asks for snapshots.
         OSError: if the disk is full; what is finished stays.
         Interrupted: on Ctrl-C; what is finished stays.
     """
     if cfg.snapshots:
         raise UserError("a population keeps the final weights alone; leave snapshots out")
+    if not len(models):
+        raise UserError("there are no models to train")
     path, progress = Path(out), progress or Progress(quiet=True)
-    first, n_processes = jax.process_index() == 0, jax.process_count()
+    process, n_processes = jax.process_index(), jax.process_count()
     if width is None and (path / CONFIG).exists():
         width = read_store(path).width
     engines: list[PopulationEngine] = [
         XlaPopulation(cfg, width, device) for device in jax.local_devices()
     ]
     identity = engines[0].identity
-    with ExitStack() as stack:
-        if first:
-            store = stack.enter_context(claimed(path, cfg, identity, models, resume))
+    with ExitStack() as stack, resumable(path):
+        if process == 0:
+            with announced():
+                store = stack.enter_context(claimed(path, cfg, identity, models, resume))
+                discard_damaged(store, progress.say)
         else:
-            store = wait_for_plan(path, cfg, identity, models)
-        share = range(jax.process_index(), store.n_chunks, n_processes)
-        missing = missing_chunks(store, share, progress.say)
-        progress.header(store, engines[0].device, len(engines), jax.process_index(), n_processes)
-        done = set(share) - set(missing)
+            wait_for_first()
+            store = planned(path, cfg, identity, models)
+        share = set(range(process, store.n_chunks, n_processes))
+        done = share.intersection(store.finished_chunks())
+        missing = sorted(share - done)
+        progress.header(store, engines[0].device, len(engines), process, n_processes)
         with progress.training(store, missing, done):
             train_chunks(store, engines, missing, progress)
-            if first:
+            if process == 0:
                 wait_for_others(store, progress)
     return Population(read_store(path))
+
+
+@contextmanager
+def resumable(path: Path) -> Iterator[None]:
+    """Lets Ctrl-C say how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"stopped; what is finished stays, to go on: --out {path} --resume"
+        ) from None
 
 
 def train_chunks(
@@ -113,13 +131,9 @@ def train_chunks(
         progress.finished(measured)
 
     with ThreadPoolExecutor(len(engines)) as pool:
-        running: list[Future[None]] = [pool.submit(train_one, chunk) for chunk in missing]
         try:
+            running = [pool.submit(train_one, chunk) for chunk in missing]
             ended, _ = wait(running, return_when=FIRST_EXCEPTION)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped; what is finished stays, to go on: --out {store.path} --resume"
-            ) from None
         finally:
             stop.set()
     for one in ended:
@@ -201,7 +215,7 @@ def is_finite(metrics: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def wait_for_others(store: Store, progress: Progress) -> None:
-    """Return once all chunks are there, of whatever process."""
+    """Return once all chunks are there, of whatever process. If one of them ended, this waits for its successor."""
     while missing := store.n_chunks - len(store.finished_chunks()):
         progress.waiting(missing)
         time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +12,18 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from jax_revinc.population import store as names
-from jax_revinc.population.store import Store, placed, read_store
+from jax_revinc.population.chunks import provenance
+from jax_revinc.population.store import Store, read_store
 from revinc import TrainConfig, UserError
 from revinc.atomic import write_atomically
 from revinc.folders import LOCK, make_folder
-from revinc.provenance import installed_versions, source_commit
 from revinc.records import write_record
 from revinc.sweep import new_models, other_recipe
 
 SECONDS_BETWEEN_LOOKS = 0.2
+
+SECONDS_TO_APPEAR = 60.0
+"""How long a file that another machine wrote may take until it is seen here."""
 
 
 @contextmanager
@@ -55,28 +58,27 @@ def claimed(
 
 def begin(path: Path, cfg: TrainConfig, engine: dict[str, str], models: pd.DataFrame) -> None:
     """Write a store without finished models. Its config comes last: only a folder that has one is a store."""
+    if any((path / names.METRICS).glob("*.parquet")):
+        raise UserError(
+            f"{path} holds finished models, but no {names.CONFIG} that says of what recipe; choose another --out"
+        )
     for folder in (names.WEIGHTS, names.METRICS):
         shutil.rmtree(path / folder, ignore_errors=True)
     (path / names.METRICS).mkdir()
-    keep_plan(Store(path, cfg, engine, placed(models, 0)))
+    keep_plan(Store(path, cfg, engine, names.NO_MODELS).with_models(models))
     record = {
         "format_version": names.FORMAT_VERSION,
         "engine": engine,
-        "versions": installed_versions(),
-        "commit": source_commit(),
+        **provenance(),
         **cfg.to_dict(),
     }
     write_record(path / names.CONFIG, record)
 
 
 def add(store: Store, cfg: TrainConfig, engine: dict[str, str], models: pd.DataFrame) -> None:
-    """Plan the models that the store does not have yet, from a new chunk on."""
+    """Plan the models that the store does not have yet."""
     check_same_population(store, cfg, engine)
-    missing = new_models(models, store.models)
-    if len(missing):
-        added = placed(missing, store.n_chunks * store.width)
-        plan = pd.concat([store.models, added], ignore_index=True)
-        keep_plan(Store(store.path, store.config, store.engine, plan))
+    keep_plan(store.with_models(models))
 
 
 def keep_plan(store: Store) -> None:
@@ -99,31 +101,30 @@ def check_same_population(store: Store, cfg: TrainConfig, engine: dict[str, str]
         )
 
 
-def wait_for_plan(
-    path: Path, cfg: TrainConfig, engine: dict[str, str], models: pd.DataFrame
-) -> Store:
-    """The store in folder `path`, once another process of this job has planned all of `models` there.
+def planned(path: Path, cfg: TrainConfig, engine: dict[str, str], models: pd.DataFrame) -> Store:
+    """The store in folder `path`, where the first process of this job has planned all of `models`.
 
     Raises:
-        UserError: if the population there is of another recipe or engine.
+        UserError: if the population there is of another recipe, engine or models.
     """
+    give_up_at = time.monotonic() + SECONDS_TO_APPEAR
     while True:
         if (path / names.CONFIG).exists():
             store = read_store(path)
-            check_same_population(store, cfg, engine)
             if not len(new_models(models, store.models)):
+                check_same_population(store, cfg, engine)
                 return store
+        if time.monotonic() > give_up_at:
+            raise UserError(
+                f"{path} has not the models that are to be trained; give every process the same options, "
+                "and an --out that all of them see"
+            )
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def missing_chunks(store: Store, chunks: Iterable[int], say: Callable[[str], None]) -> list[int]:
-    """Those of `chunks` that are still to be trained. A damaged one is, after it is named."""
-    there, missing = set(store.finished_chunks()), []
-    for chunk in chunks:
-        problem = store.chunks.problem(chunk, store.in_chunk(chunk)) if chunk in there else None
-        if problem:
+def discard_damaged(store: Store, say: Callable[[str], None]) -> None:
+    """Let chunks that are damaged be trained again, after naming them."""
+    for chunk in store.finished_chunks():
+        if problem := store.chunks.problem(chunk, store.in_chunk(chunk)):
             say(f"chunk {chunk} is trained again: {problem}")
             store.chunks.path(chunk).unlink()
-        if problem or chunk not in there:
-            missing.append(chunk)
-    return missing

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.population import load
 from jax_revinc.population.command import add_population_flags
+from jax_revinc.report.atlas.page import FOLDER, write_atlas
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
 from revinc.cli import add_training_flags, config_from_flags, run_command
@@ -33,6 +36,16 @@ def train_command(args: argparse.Namespace) -> None:
 
 def report_command(args: argparse.Namespace) -> None:
     print(f"Page to open: {write_report(Run.load(args.run))}")
+
+
+def atlas_command(args: argparse.Namespace) -> None:
+    population = load(args.store)
+    console = Console(highlight=False)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("putting the claims to every model", total=len(population))
+        page = write_atlas(population, lambda n_models: bar.advance(task, n_models))
+    console.print(f"Tables: {page.parent / FOLDER}", soft_wrap=True)
+    console.print(f"Page to open: {page}", soft_wrap=True)
 
 
 def inspect_command(args: argparse.Namespace) -> None:
@@ -108,6 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
 
     population = commands.add_parser("population", help="train many models into a store")
     add_population_flags(population)
+
+    atlas = commands.add_parser("atlas", help="write a population's page and tables")
+    atlas.add_argument("store", type=Path, metavar="STORE", help="a population's folder")
+    atlas.set_defaults(command=atlas_command)
 
     report = commands.add_parser("report", help="write the run's page anew")
     _add_run(report, report_command)

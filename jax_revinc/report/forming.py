@@ -19,8 +19,9 @@ from jax_revinc.report.contents import percent
 from jax_revinc.report.gallery import predicting
 from jax_revinc.report.shell import Gallery, Picture
 from jax_revinc.training import Run
-from revinc import HookedTransformerConfig
+from revinc import HookedTransformerConfig, Task
 from revinc.tasks import reading_cells
+from revinc.weights import StateDict
 
 STEP = "step"
 """The chooser of the snapshot that is shown."""
@@ -87,10 +88,22 @@ def step_labels(run: Run) -> list[str]:
 
 def snapshot_patterns(run: Run, steps: list[int]) -> Float[np.ndarray, "step layer head query key"]:
     """The mean pattern of every head at each snapshot, all in one program."""
-    cfg = run.config.model
     snapshots = [run.state_dict(step) for step in steps]
     stacked = {name: np.stack([snapshot[name] for snapshot in snapshots]) for name in snapshots[0]}
-    tokens = run.config.task.sequences()[:MOST_SEQUENCES, :-1]
+    return mean_patterns(run.config.model, stacked, run.config.task)
+
+
+def mean_patterns(
+    cfg: HookedTransformerConfig, stacked: StateDict, task: Task
+) -> Float[np.ndarray, "model layer head query key"]:
+    """The mean pattern of every head in each of several models, all in one program.
+
+    Args:
+        cfg: of all models.
+        stacked: their weights, with a model axis first.
+        task: whose sequences the mean is over.
+    """
+    tokens = task.sequences()[:MOST_SEQUENCES, :-1]
     with numerics(cfg):
         return np.asarray(_mean_patterns(cfg, stacked, tokens))
 
@@ -98,7 +111,7 @@ def snapshot_patterns(run: Run, steps: list[int]) -> Float[np.ndarray, "step lay
 @functools.partial(jax.jit, static_argnums=0)
 def _mean_patterns(
     cfg: HookedTransformerConfig, stacked: Params, tokens: Int[Array, "batch pos"]
-) -> Float[Array, "step layer head query key"]:
+) -> Float[Array, "model layer head query key"]:
     def one(params: Params) -> Array:
         _, cache = HookedTransformer(cfg, params=params).run_with_cache(tokens)
         return jnp.stack([cache["pattern", layer].mean(0) for layer in range(cfg.n_layers)])

@@ -19,7 +19,8 @@ class Picture:
     """A figure, and what is otherwise in it for every choice that a reader has.
 
     Attributes:
-        figure: as it is for the first choice.
+        figure: as it is for the first choice. Its traces have the theme's colours in turn, or those whose names,
+            such as "holdout", it gives as ``layout.meta.colours``.
         axis: which of the page's choosers it follows, such as "sequence"; none by default.
         versions: for every choice, values by their path in the figure's JSON, such as ``data.0.z``.
     """
@@ -33,7 +34,7 @@ Gallery = dict[str, Picture]
 """Pictures by the name of their place."""
 
 
-def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
+def make_page(title: str, body: str, gallery: Gallery, style: str = "", script: str = "") -> str:
     """A page as HTML.
 
     Args:
@@ -41,6 +42,7 @@ def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
         body: HTML, with a place for every figure of `gallery`.
         gallery: what the page's script draws.
         style: a style sheet, beside the one that all pages share.
+        script: likewise a script, which comes after the shared one.
     """
     return Template(asset(__package__, "shell.html")).substitute(
         title=markup.text(title),
@@ -48,16 +50,16 @@ def make_page(title: str, body: str, gallery: Gallery, style: str = "") -> str:
         dark=DARK.css_variables(),
         style=asset(__package__, "page.css") + style,
         body=body,
-        scripts=scripts(gallery) if gallery else "",
+        scripts=scripts(gallery, script) if gallery else "",
     )
 
 
-def scripts(gallery: Gallery) -> str:
-    """The figures, and what draws them."""
+def scripts(gallery: Gallery, script: str) -> str:
+    """The figures, and what draws them; then a page's own script."""
     return Template(asset(__package__, "scripts.html")).substitute(
         pictures=markup.json_text(as_json(gallery)),
         plotly=markup.script_text(asset(__package__, "plotly-cartesian.min.js")),
-        script=markup.script_text(asset(__package__, "page.js")),
+        script=markup.script_text(asset(__package__, "page.js") + script),
     )
 
 
@@ -68,6 +70,7 @@ def as_json(gallery: Gallery) -> dict[str, object]:
             "light": LIGHT.template().to_plotly_json(),
             "dark": DARK.template().to_plotly_json(),
         },
+        "colours": {"light": LIGHT.colours(), "dark": DARK.colours()},
         "pictures": {
             name: {
                 "figure": without_template(picture.figure),

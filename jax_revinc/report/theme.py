@@ -34,6 +34,13 @@ class Theme:
         variables["scale"] = f"linear-gradient(90deg, {', '.join(self.sequential)})"
         return " ".join(f"--{name}: {value};" for name, value in variables.items())
 
+    def colours(self) -> dict[str, str]:
+        """The colours that a figure may ask for by name."""
+        return {
+            name: getattr(self, name)
+            for name in ("train", "holdout", "batch", "mark", "right", "wrong", "muted")
+        }
+
     def template(self) -> go.layout.Template:
         """What every figure takes its fonts and colours from."""
         axis = {

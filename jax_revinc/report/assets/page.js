@@ -1,6 +1,6 @@
 "use strict";
 
-const { templates, pictures } = JSON.parse(document.getElementById("pictures").textContent);
+const { templates, colours, pictures } = JSON.parse(document.getElementById("pictures").textContent);
 const places = [...document.querySelectorAll("[data-figure]")];
 const darkMode = matchMedia("(prefers-color-scheme: dark)");
 const options = {
@@ -25,7 +25,10 @@ function draw(place) {
   const figure = structuredClone(picture.figure);
   const version = picture.versions[chosen[picture.axis]] ?? {};
   for (const [path, value] of Object.entries(version)) put(figure, path, value);
-  figure.layout.template = templates[darkMode.matches && !printing ? "dark" : "light"];
+  const scheme = darkMode.matches && !printing ? "dark" : "light";
+  figure.layout.template = templates[scheme];
+  const named = figure.layout.meta?.colours;
+  if (named) figure.layout.colorway = named.map((name) => colours[scheme][name]);
   if (printing) figure.layout.width = place.clientWidth; // Plotly's own resizing comes too late for the printer
   Plotly.react(place, figure.data, figure.layout, options);
 }
@@ -41,6 +44,7 @@ function choose(axis, choice) {
   for (const part of document.querySelectorAll(`[data-${axis}]`)) {
     part.hidden = Number(part.dataset[axis]) !== choice;
   }
+  document.dispatchEvent(new CustomEvent("chosen", { detail: axis }));
 }
 
 /** The words of a sequence: "2 0 3 1", or "2031" where every word is a letter long. */
@@ -56,8 +60,12 @@ function connectChooser(form) {
   const said = form.querySelector("output");
   const all = [...list.options];
 
+  function say(sentence) {
+    if (said) said.textContent = sentence;
+  }
+
   function go(option) {
-    said.textContent = "";
+    say("");
     list.value = option.value;
     choose(axis, Number(option.value));
   }
@@ -68,14 +76,15 @@ function connectChooser(form) {
     const after = [...all.slice(from + 1), ...all.slice(0, from)];
     const wrong = after.find((option) => "wrong" in option.dataset);
     if (wrong) return go(wrong);
-    said.textContent = "no other mistake";
+    say("no other mistake");
   }
 
   list.addEventListener("change", () => go(list.selectedOptions[0]));
-  typed.addEventListener("change", () => {
-    const found = all.find((option) => option.dataset.name === words(typed.value));
+  typed?.addEventListener("change", () => {
+    const names = [words(typed.value), typed.value.trim()];
+    const found = all.find((option) => names.includes(option.dataset.name));
     if (found) go(found);
-    else said.textContent = "no such sequence here";
+    else say(form.dataset.absent ?? "no such sequence here");
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const button of form.querySelectorAll("[data-move]")) {

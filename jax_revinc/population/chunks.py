@@ -67,7 +67,7 @@ class Chunks:
         """
         identity = list(IDENTITY)
         table, record = read_table(self.path(chunk), ["model", *identity, *columns])
-        found = table.set_index("model")
+        found = table.set_index("model").astype({DIVERGED: "Int64"} if DIVERGED in table else {})
         if record.get("recipe") != self.recipe or not found[identity].equals(models[identity]):
             raise UserError(f"{self.path(chunk)} holds other models than those that belong there")
         return found
@@ -108,7 +108,7 @@ def read_table(path: Path, columns: list[str]) -> tuple[pd.DataFrame, dict[str, 
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=columns).to_pandas()
+            table = file.read(columns=columns).to_pandas(ignore_metadata=True)
             record = json.loads((file.schema_arrow.metadata or {}).get(RECORD, b"{}"))
     except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error

@@ -70,7 +70,7 @@ def test_what_has_no_axis_is_the_recipes(tutorial):
         ({"data_seed": [0.5]}, None, "data_seed must be an integer"),
         ({}, range(-1, 3), "init_seed must be at least 0"),
         ({}, [0, 2**32], "init_seed must be below"),
-        (dict.fromkeys(SEEDS, [0]), [1, 2], "all have values of their own"),
+        ({name: [0] for name in SEEDS}, [1, 2], "all have values of their own"),
     ],
 )
 def test_a_sweep_that_means_nothing_is_refused(tutorial, axes, seeds, phrase, refuses_in_one_line):

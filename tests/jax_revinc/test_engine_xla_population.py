@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from jax_revinc import UserError
+from jax_revinc.engines import XlaEngine, XlaPopulation
+from jax_revinc.engines.xla_population import advance_all, count_all, start_all
+from jax_revinc.training import draw_weights
+from revinc.dataset import make_dataset
+from revinc.engine import METRICS
+from revinc.schedule import draw_many_batches
+
+from .populations import RECIPE, WIDTH, bits
+
+WIDE = dataclasses.replace(RECIPE, model=RECIPE.model.replace(dtype="float64"))
+
+
+def some_runs(recipe):
+    """Three runs that differ in all in which runs of a population may."""
+    return [
+        dataclasses.replace(recipe, lr=3e-2, init_seed=5),
+        dataclasses.replace(recipe, weight_decay=0.5, data_seed=6),
+        dataclasses.replace(recipe, split="random", split_seed=7),
+    ]
+
+
+def begin(engine, runs):
+    initial = [draw_weights(run) for run in runs]
+    return engine.start(runs, {name: np.stack([w[name] for w in initial]) for name in initial[0]})
+
+
+def batches(runs, start, stop):
+    rows = [make_dataset(run).train_rows for run in runs]
+    return draw_many_batches([run.data_seed for run in runs], rows, 16, start, stop)
+
+
+def trained(engine, runs, cuts=(0, 20, 40)):
+    """What becomes of each run: weights, losses and metrics, as bytes."""
+    state, losses = begin(engine, runs), []
+    for start, stop in itertools.pairwise(cuts):
+        state, some = engine.advance(state, batches(runs, start, stop))
+        losses.append(some)
+    losses, measured = np.concatenate(losses, axis=1), engine.evaluate(state)
+    weights = engine.weights(state)
+    return [
+        (
+            {name: array[i].tobytes() for name, array in weights.items()},
+            losses[i].tobytes(),
+            {name: values[i] for name, values in measured.items()},
+        )
+        for i in range(len(runs))
+    ]
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return XlaPopulation(RECIPE, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def alone(engine):
+    """What becomes of each of `some_runs`, without the others."""
+    return [trained(engine, [run])[0] for run in some_runs(RECIPE)]
+
+
+def test_a_start_holds_the_weights_given(engine):
+    runs = some_runs(RECIPE)
+    stacked = engine.weights(begin(engine, runs))
+    for i, run in enumerate(runs):
+        assert bits({n: w[i] for n, w in stacked.items()}) == bits(draw_weights(run))
+
+
+def test_each_run_is_trained_as_by_an_engine_of_its_own():
+    engine, runs = XlaPopulation(WIDE, WIDTH), some_runs(WIDE)
+    state, losses = begin(engine, runs), []
+    for start in (0, 20, 40):
+        state, some = engine.advance(state, batches(runs, start, start + 20))
+        losses.append(some)
+    losses, measured, weights = np.hstack(losses), engine.evaluate(state), engine.weights(state)
+    assert list(measured) == list(METRICS)
+    for i, run in enumerate(runs):
+        own = XlaEngine(run)
+        own_state, own_losses = own.start(draw_weights(run)), []
+        for start in (0, 20, 40):
+            own_state, some = own.advance(own_state, batches([run], start, start + 20)[0])
+            own_losses.append(some)
+        np.testing.assert_allclose(losses[i], np.concatenate(own_losses), rtol=0, atol=1e-10)
+        for name, w in own.weights(own_state).items():
+            # The gradient of b_K is rounding noise, and Adam divides by its size.
+            tolerance = 1e-6 if name.endswith("b_K") else 1e-9
+            np.testing.assert_allclose(weights[name][i], w, rtol=0, atol=tolerance, err_msg=name)
+        for name, value in own.evaluate(own_state).items():
+            assert measured[name][i] == pytest.approx(value, rel=1e-10)
+    assert len(set(losses[:, 0])) == len(set(losses[:, -1])) == 3
+
+
+def test_neither_place_nor_neighbours_nor_their_number_change_a_bit(engine, alone):
+    first, second, third = some_runs(RECIPE)
+    fourth = dataclasses.replace(RECIPE, init_seed=99, lr=1e-4)
+    assert trained(engine, [first, second, third]) == alone
+    assert trained(engine, [third, first, fourth, second])[:2] == [alone[2], alone[0]]
+    assert trained(engine, [fourth, fourth, fourth, second])[3] == alone[1]
+
+
+def test_a_run_that_diverges_does_not_change_its_neighbours(engine, alone):
+    hopeless = dataclasses.replace(RECIPE, lr=1e30)
+    first, broken, third = trained(engine, [some_runs(RECIPE)[0], hopeless, some_runs(RECIPE)[2]])
+    assert (first, third) == (alone[0], alone[2])
+    assert np.isnan(broken[2]["train_loss"])
+
+
+@pytest.mark.parametrize("cuts", [(0, 7, 20, 40), (0, 1, 2, 20, 39, 40)], ids=str)
+def test_cutting_the_steps_does_not_change_a_bit(engine, alone, cuts):
+    assert trained(engine, some_runs(RECIPE), cuts) == alone
+
+
+def test_other_rates_splits_seeds_and_numbers_of_runs_compile_nothing(engine, alone):
+    programs = (start_all, advance_all, count_all)
+    before = [program._cache_size() for program in programs]
+    assert min(before) > 0
+    other = dataclasses.replace(RECIPE, lr=0.3, weight_decay=0.2, split="random", split_seed=3)
+    trained(engine, [other])
+    trained(XlaPopulation(other, WIDTH), [other, RECIPE])
+    assert [program._cache_size() for program in programs] == before
+
+
+def test_metrics_are_of_each_runs_own_split(engine):
+    runs = [dataclasses.replace(RECIPE, split="random", split_seed=seed) for seed in (1, 2)]
+    measured = engine.evaluate(begin(engine, runs))
+    for i, run in enumerate(runs):
+        own = XlaEngine(run)
+        for name, value in own.evaluate(own.start(draw_weights(run))).items():
+            assert measured[name][i] == pytest.approx(value, rel=1e-5)
+    assert measured["holdout_loss"][0] != measured["holdout_loss"][1]
+
+
+def test_identity_names_the_width_and_what_runs(engine):
+    assert engine.identity == {**XlaEngine(RECIPE).identity, "width": str(WIDTH)}
+    assert XlaPopulation(RECIPE).width == int(XlaPopulation(RECIPE).identity["width"]) > 1
+    assert jax.devices()[0].platform in engine.device
+
+
+@pytest.mark.parametrize("width", [0, -1])
+def test_a_width_below_one_is_refused(width):
+    with pytest.raises(UserError, match="width must be at least 1"):
+        XlaPopulation(RECIPE, width)

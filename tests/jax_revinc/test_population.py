@@ -1,0 +1,613 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from contextlib import ExitStack
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from jax_revinc import HookedTransformer, UserError, train
+from jax_revinc.population import load, train_population
+from jax_revinc.population import store as names
+from jax_revinc.population import training as training_module
+from jax_revinc.population.chunks import DIVERGED, curve_names
+from jax_revinc.population.progress import Progress
+from jax_revinc.population.store import read_store
+from jax_revinc.population.success import by_point, interval
+from jax_revinc.population.writer import claimed
+from revinc.engine import METRICS
+from revinc.sweep import IDENTITY, sweep
+from revinc.trainer import Diverged, Interrupted
+
+from .populations import RECIPE, WIDTH, bits, names_below, outcomes
+
+HOPELESS = 1e6
+SMALL = sweep(RECIPE, {"lr": [1e-2, HOPELESS]}, seeds=range(5))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Ten models in three chunks, the last of which is not full; every second diverges. Copy its folder before you
+    change it."""
+    out = tmp_path_factory.mktemp("populations") / "small"
+    return train_population(RECIPE, SMALL, out, width=WIDTH)
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    """A copy of the store, to add to or damage."""
+    return shutil.copytree(small.path, tmp_path / "copy")
+
+
+@pytest.fixture
+def population(tmp_path):
+    """A function that trains a population in a folder of its own."""
+
+    def population_(models, cfg=RECIPE, **options):
+        return train_population(cfg, models, tmp_path / "new", **{"width": WIDTH, **options})
+
+    return population_
+
+
+class Sayings(Progress):
+    """Keeps what is said, and calls something after each chunk."""
+
+    def __init__(self, after_a_chunk=lambda: None):
+        super().__init__(quiet=True)
+        self.said, self.after_a_chunk = [], after_a_chunk
+
+    def say(self, sentence):
+        self.said.append(sentence)
+
+    def finished(self, measured):
+        super().finished(measured)
+        self.after_a_chunk()
+
+
+def stamps(folder):
+    return {
+        file: (file.stat().st_mtime_ns, file.read_bytes()) for file in folder.rglob("*.parquet")
+    }
+
+
+# A model of a population
+
+
+def test_a_model_is_the_one_that_train_trains(population, tmp_path):
+    cfg = dataclasses.replace(RECIPE, model=RECIPE.model.replace(dtype="float64"))
+    axes = {"split": ["prefix", "random"], "init_seed": [3], "lr": [1e-2, 3e-2], "split_seed": [8]}
+    trained = population(sweep(cfg, axes, seeds=[4]), cfg)
+    for number in (0, 3):
+        run = train(trained.run_config(number), tmp_path / str(number))
+        weights = trained.model(number).state_dict()
+        for name, w in run.state_dict().items():
+            # The gradient of b_K is rounding noise, and Adam divides by its size.
+            tolerance = 1e-6 if name.endswith("b_K") else 1e-9
+            np.testing.assert_allclose(weights[name], w, rtol=0, atol=tolerance, err_msg=name)
+        for metric in METRICS:
+            ours, theirs = trained.curves(metric)[number], run.metrics[metric]
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10)
+        assert trained.steps.tolist() == run.metrics["step"].tolist()
+
+
+def test_in_float32_a_model_begins_as_the_one_that_train_trains(small, tmp_path):
+    run = train(small.run_config(2), tmp_path / "run")
+    for metric in ("train_loss", "holdout_loss"):
+        np.testing.assert_allclose(small.curves(metric)[2][:2], run.metrics[metric][:2], rtol=1e-4)
+    for metric in ("train_accuracy", "holdout_accuracy"):
+        assert small.curves(metric)[2][0] == run.metrics[metric][0]
+
+
+def test_the_last_metrics_are_those_of_the_final_model(small):
+    sequences = RECIPE.task.sequences()
+    for number in (0, 8):
+        logits = np.asarray(small.model(number)(sequences[:, :-1]))
+        right = logits.argmax(-1)[:, 4:] == sequences[:, 5:]
+        assert small.metrics.loc[number, "train_accuracy"] == right[:200].mean()
+        assert small.metrics.loc[number, "holdout_accuracy"] == right[200:].mean()
+
+
+def test_a_model_is_the_same_whatever_population_it_is_in(small, population):
+    """Another order, other neighbours, other chunks, and none that diverge."""
+    other = sweep(RECIPE, {"lr": [1e-3, 1e-2]}, seeds=[9, 4, 2, 0, 1, 3])
+    found, expected = outcomes(population(other).path), outcomes(small.path)
+    shared = found.keys() & expected.keys()
+    assert {(lr, seed) for lr, *_, seed in shared} == {(1e-2, seed) for seed in range(5)}
+    assert all(found[model] == expected[model] for model in shared)
+
+
+def test_a_model_that_diverges_is_recorded_at_the_step_at_which_train_says_so(small, tmp_path):
+    diverged = small.metrics["lr"] == HOPELESS
+    assert small.metrics["diverged_at"].isna().equals(~diverged)
+    for number in small.metrics.index[diverged][:2]:
+        step = small.metrics.loc[number, "diverged_at"]
+        with pytest.raises(Diverged, match=f"at step {step} "):
+            train(small.run_config(number), tmp_path / str(number))
+
+
+def test_a_model_has_no_metrics_from_where_it_diverged(small):
+    diverged = (small.metrics["lr"] == HOPELESS).to_numpy()
+    for metric in METRICS:
+        assert np.isnan(small.metrics[metric]).to_numpy().tolist() == diverged.tolist()
+        assert np.isfinite(small.curves(metric)[:, 0]).all()
+        assert np.isnan(small.curves(metric)[diverged, 1:]).all()
+        assert np.isfinite(small.curves(metric)[~diverged]).all()
+
+
+def test_a_loss_that_breaks_between_evaluations_or_only_there_is_dated():
+    class Broken:
+        """Model 0 breaks in the losses, 1 at an evaluation, 2 from the beginning, 3 never."""
+
+        evaluations = -1
+
+        def start(self, runs, weights):
+            return None
+
+        def advance(self, state, batches):
+            losses = np.ones(batches.shape[:2])
+            if self.evaluations == 1:
+                losses[0, 5:] = np.inf
+            return None, losses
+
+        def evaluate(self, state):
+            self.evaluations += 1
+            loss = np.array([1.0, np.nan if self.evaluations == 2 else 1.0, np.nan, 1.0])
+            return dict.fromkeys(METRICS, loss)
+
+        def weights(self, state):
+            return {}
+
+    models = sweep(RECIPE, seeds=range(4))
+    measured, _ = training_module.train_chunk(Broken(), RECIPE, models, lambda n: None)
+    assert measured["diverged_at"].tolist() == [25, 40, 0, pd.NA]
+    finite = np.isfinite(np.stack(measured["train_loss_curve"])).sum(axis=1)
+    assert finite.tolist() == [2, 2, 0, 4]
+
+
+# The handle
+
+
+def test_a_population_opens_as_a_table_and_as_models(small):
+    opened = load(str(small.path))
+    assert len(opened) == 10
+    assert repr(opened) == f"Population({str(small.path)!r}: 10 of 10 models)"
+    assert opened.config == RECIPE
+    assert opened.engine["width"] == str(WIDTH)
+    assert opened.metrics.index.tolist() == list(range(10))
+    assert opened.metrics.columns.tolist() == [*IDENTITY, "diverged_at", *METRICS]
+    assert opened.planned.equals(opened.metrics[list(IDENTITY)])
+    assert opened.steps.tolist() == [0, 20, 40, 60]
+    assert opened.curves("train_loss").shape == (10, 4)
+    assert isinstance(opened.model(3), HookedTransformer)
+    assert opened.run_config(3) == dataclasses.replace(RECIPE.with_seed(1), lr=HOPELESS)
+
+
+def test_params_are_stacked_as_they_are_asked_for(small):
+    every = small.params(slice(None))
+    assert every["embed.W_E"].shape == (10, 5, 4)
+    assert bits(small.params(slice(2, 9, 3))) == bits({n: w[2:9:3] for n, w in every.items()})
+    for asked in ([9, 0, 4, 4], np.array([9, 0, 4, 4]), small.metrics.index[[9, 0, 4, 4]]):
+        assert bits(small.params(asked)) == bits({n: w[[9, 0, 4, 4]] for n, w in every.items()})
+    calm = small.metrics["diverged_at"].isna()
+    assert bits(small.params(calm)) == bits({n: w[::2] for n, w in every.items()})
+    assert small.params([])["embed.W_E"].shape == (0, 5, 4)
+    assert bits(small.model(4).state_dict()) == bits({n: w[4] for n, w in every.items()})
+
+
+def test_params_are_made_for_vmap(small):
+    tokens = RECIPE.task.sequences()[:3, :-1]
+
+    def logits(params):
+        return HookedTransformer(RECIPE.model, params=params)(tokens)
+
+    together = jax.jit(jax.vmap(logits))(small.params([0, 6]))
+    np.testing.assert_allclose(together[1], small.model(6)(tokens), rtol=1e-5, atol=1e-6)
+
+
+def test_only_the_chunks_that_are_asked_for_are_read(small, monkeypatch):
+    read = []
+    opened = load(small.path)
+    original = opened._read_weights
+    monkeypatch.setattr(opened, "_read_weights", lambda c: read.append(int(c)) or original(c))
+    opened.params([9, 8, 1])
+    assert read == [0, 2]
+
+
+@pytest.mark.parametrize("numbers", [[10], [-1], [0, 99]], ids=str)
+def test_a_model_that_is_not_there_is_named(small, numbers):
+    with pytest.raises(UserError, match=f"no finished model {numbers[-1]}"):
+        small.params(numbers)
+    with pytest.raises(UserError, match=f"no model {numbers[-1]}"):
+        small.run_config(numbers[-1])
+
+
+def test_a_metric_that_is_not_there_is_named(small):
+    with pytest.raises(UserError, match="'accuracy'; choose among train_loss"):
+        small.curves("accuracy")
+
+
+def test_an_unfinished_population_shows_what_is_finished(folder):
+    (folder / names.METRICS / "000001.parquet").unlink()
+    opened = load(folder)
+    assert repr(opened).endswith(": 6 of 10 models)")
+    assert opened.metrics.index.tolist() == [0, 1, 2, 3, 8, 9]
+    assert opened.curves("train_loss").shape == (6, 4)
+    assert bits(opened.params(slice(4, 6))) == bits(opened.params([8, 9]))
+    assert opened.planned.index.tolist() == list(range(10))
+    assert opened.run_config(5) == load(folder).run_config(5)
+    with pytest.raises(UserError, match="no finished model 5"):
+        opened.model(5)
+
+
+def test_a_population_of_which_nothing_is_finished_opens(tmp_path):
+    with claimed(tmp_path / "new", RECIPE, {"width": "4"}, SMALL, resume=False):
+        opened = load(tmp_path / "new")
+    assert len(opened) == 0
+    assert opened.params(slice(None))["embed.W_E"].shape == (0, 5, 4)
+    with pytest.raises(UserError, match="no finished models yet"):
+        _ = opened.metrics
+
+
+def test_reading_leaves_a_store_as_it_is(small, folder):
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+    outcomes(folder)
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*")} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes all")
+def test_a_store_that_may_not_be_written_is_read(small, folder):
+    for file in (folder, *folder.rglob("*")):
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    try:
+        assert outcomes(folder) == outcomes(small.path)
+    finally:
+        for file in (folder, *folder.rglob("*")):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+
+
+def test_other_tools_open_a_store(small):
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(small.path / names.WEIGHTS, mode="r")
+    every = small.params(slice(None))
+    assert sorted(name for name, _ in group.arrays()) == sorted(every)
+    for name, weights in every.items():
+        assert group[name].shape == (12, *weights.shape[1:])
+        assert np.array_equal(group[name][:10], weights, equal_nan=True)
+        assert np.isnan(group[name][10:]).all()
+    table = pd.read_parquet(small.path / names.METRICS).set_index("model").sort_index()
+    assert table[small.metrics.columns].equals(small.metrics)
+    assert np.array_equal(np.stack(table["train_loss_curve"]), small.curves("train_loss"), True)
+
+
+# Adding models
+
+
+def test_adding_models_renumbers_none_and_ends_as_if_all_had_been_asked_for_at_once(
+    small, folder, population
+):
+    before, chunks = load(folder).metrics, stamps(folder / names.METRICS)
+    asked = sweep(RECIPE, {"lr": [1e-3, 1e-2]}, seeds=range(3, 8))
+    added = train_population(RECIPE, asked, folder, resume=True)
+    assert len(added) == len(added.planned) == 18
+    assert added.metrics.loc[:9].equals(before)
+    assert stamps(folder / names.METRICS).items() >= chunks.items()
+    assert outcomes(folder) == outcomes(small.path) | outcomes(population(asked).path)
+    assert added.run_config(10) == dataclasses.replace(RECIPE.with_seed(3), lr=1e-3)
+
+
+def test_asking_again_for_what_is_there_changes_nothing(small, folder):
+    before = stamps(folder / names.METRICS)
+    train_population(RECIPE, SMALL, folder, resume=True)
+    train_population(RECIPE, SMALL.iloc[3:5], folder, resume=True)
+    assert stamps(folder / names.METRICS) == before
+    assert names_below(folder) == names_below(small.path)
+
+
+def test_models_that_are_asked_for_twice_are_trained_once(population):
+    models = pd.concat([sweep(RECIPE, seeds=[1, 2]), sweep(RECIPE, seeds=[2, 3])])
+    trained = population(models)
+    assert trained.metrics["init_seed"].tolist() == [1, 2, 3]
+
+
+def test_a_recipe_with_other_rates_and_seeds_is_the_same_population(folder):
+    other = dataclasses.replace(RECIPE.with_seed(77), lr=0.5)
+    grown = train_population(other, sweep(other), folder, resume=True)
+    assert grown.run_config(10) == other
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("cfg", "models", "options", "phrases"),
+    [
+        (RECIPE, SMALL, {}, ["already holds a population", "--resume"]),
+        (
+            dataclasses.replace(RECIPE, steps=70, batch_size=8),
+            SMALL,
+            {"resume": True},
+            ["another recipe", "steps: 60 here, 70 there", "batch_size: 16 here, 8 there"],
+        ),
+        (RECIPE, SMALL, {"resume": True, "width": 8}, ["'width': '4'", "'width': '8'"]),
+        (
+            dataclasses.replace(RECIPE, snapshots=(20,)),
+            SMALL,
+            {"resume": True},
+            ["leave snapshots out"],
+        ),
+        (RECIPE, SMALL.iloc[:0], {"resume": True}, ["no models"]),
+    ],
+    ids=["unasked", "recipe", "width", "snapshots", "nothing"],
+)
+def test_what_does_not_belong_into_a_store_is_refused(folder, cfg, models, options, phrases):
+    before = stamps(folder)
+    with pytest.raises(UserError) as refusal:
+        train_population(cfg, models, folder, **options)
+    assert all(phrase in str(refusal.value) for phrase in phrases)
+    assert stamps(folder) == before
+
+
+def edit_config(folder, edit):
+    record = json.loads((folder / names.CONFIG).read_text())
+    edit(record)
+    (folder / names.CONFIG).write_text(json.dumps(record))
+
+
+def test_another_engine_does_not_go_on(folder):
+    edit_config(folder, lambda record: record["engine"].update(platform="abacus"))
+    with pytest.raises(UserError, match=r"abacus.*rounding differs"):
+        train_population(RECIPE, SMALL, folder, resume=True)
+
+
+UNREADABLE = {
+    "a newer format": lambda f: edit_config(f, lambda record: record.update(format_version=2)),
+    "no engine": lambda f: edit_config(f, lambda record: record.pop("engine")),
+    "no width": lambda f: edit_config(f, lambda record: record["engine"].pop("width")),
+    "width 0": lambda f: edit_config(f, lambda record: record["engine"].update(width="0")),
+    "a width in words": lambda f: edit_config(
+        f, lambda record: record["engine"].update(width="4k")
+    ),
+    "no task": lambda f: edit_config(f, lambda record: record.pop("task")),
+    "cut config": lambda f: (f / names.CONFIG).write_text('{"format_version": 1, "eng'),
+    "no config": lambda f: (f / names.CONFIG).unlink(),
+    "no models": lambda f: (f / names.MODELS).unlink(),
+    "cut models": lambda f: (f / names.MODELS).write_bytes(b"PAR1"),
+    "foreign models": lambda f: pd.DataFrame({"a": [1]}).to_parquet(f / names.MODELS),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_store_that_cannot_be_read_is_named_and_left_alone(folder, damage):
+    damage(folder)
+    before = stamps(folder)
+    with pytest.raises(UserError, match=str(folder)):
+        load(folder)
+    with pytest.raises(UserError, match=str(folder)):
+        train_population(RECIPE, SMALL, folder, resume=True)
+    assert stamps(folder) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("name", ["thesis.tex", "metrics/mine.parquet", "config.json"])
+def test_a_folder_that_is_no_population_is_left_as_it_is(tmp_path, name, resume):
+    (tmp_path / "new" / name).parent.mkdir(parents=True)
+    (tmp_path / "new" / name).write_text("mine")
+    with pytest.raises(UserError, match="belong to no population"):
+        train_population(RECIPE, SMALL, tmp_path / "new", resume=resume)
+    assert names_below(tmp_path) == [f"new/{name}"]
+
+
+def test_two_writers_are_refused(folder):
+    engine = read_store(folder).engine
+    with claimed(folder, RECIPE, engine, SMALL, resume=True):
+        before = stamps(folder)
+        for resume in (False, True):
+            with pytest.raises(UserError, match="being written by another process"):
+                train_population(RECIPE, SMALL, folder, resume=resume)
+        assert stamps(folder) == before
+        assert len(load(folder)) == 10
+    train_population(RECIPE, SMALL, folder, resume=True)
+
+
+def test_what_a_process_killed_before_the_config_left_is_used_again(small, folder):
+    shutil.rmtree(folder / names.METRICS)
+    (folder / names.METRICS).mkdir()
+    (folder / names.CONFIG).rename(folder / (names.CONFIG + ".partial"))
+    assert outcomes(train_population(RECIPE, SMALL, folder, width=WIDTH).path) == outcomes(
+        small.path
+    )
+
+
+# Damage
+
+
+def chunk_file(folder, chunk):
+    return folder / names.METRICS / f"{chunk:06d}.parquet"
+
+
+def weight_file(folder, chunk, name="embed.W_E"):
+    return folder / names.WEIGHTS / name / f"c/{chunk}/0/0"
+
+
+def swap(one, other):
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+
+
+def flip(file, place):
+    damaged = bytearray(file.read_bytes())
+    damaged[place] ^= 1
+    file.write_bytes(damaged)
+
+
+def rewrite(file, edit):
+    edit(pd.read_parquet(file)).to_parquet(file, index=False)
+
+
+DAMAGES = {
+    "metrics cut": ([1], lambda f: os.truncate(chunk_file(f, 1), 999)),
+    "metrics empty": ([1], lambda f: os.truncate(chunk_file(f, 1), 0)),
+    "metrics garbage": ([1], lambda f: chunk_file(f, 1).write_bytes(b"garbage" * 99)),
+    "metrics missing": ([1], lambda f: chunk_file(f, 1).unlink()),
+    "metrics swapped": ([0, 1], lambda f: swap(chunk_file(f, 0), chunk_file(f, 1))),
+    "metrics copied": ([1], lambda f: shutil.copy(chunk_file(f, 0), chunk_file(f, 1))),
+    "metrics of some other program": (
+        [2],
+        lambda f: pd.DataFrame({"a": [1]}).to_parquet(chunk_file(f, 2)),
+    ),
+    "metrics rewritten": ([0], lambda f: rewrite(chunk_file(f, 0), lambda table: table)),
+    "metrics of fewer models": ([0], lambda f: rewrite(chunk_file(f, 0), lambda t: t.head(2))),
+    "a bit of a loss": ([1], lambda f: flip(chunk_file(f, 1), 60)),
+    "weights cut": ([1], lambda f: os.truncate(weight_file(f, 1), 3)),
+    "weights empty": ([1], lambda f: os.truncate(weight_file(f, 1), 0)),
+    "weights too long": ([1], lambda f: os.truncate(weight_file(f, 1), 9999)),
+    "weights missing": ([2], lambda f: weight_file(f, 2).unlink()),
+    "weights swapped": ([0, 1], lambda f: swap(weight_file(f, 0), weight_file(f, 1))),
+    "a bit of a weight": ([0], lambda f: flip(weight_file(f, 0), 17)),
+    "an array missing": ([0, 1, 2], lambda f: shutil.rmtree(f / names.WEIGHTS / "embed.W_E")),
+    "an array's description missing": (
+        [],
+        lambda f: (f / names.WEIGHTS / "embed.W_E/zarr.json").unlink(),
+    ),
+}
+
+
+@pytest.mark.parametrize(("chunks", "damage"), DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_chunk_is_named_and_trained_again_and_no_other(small, folder, chunks, damage):
+    damage(folder)
+    intact = {chunk_file(folder, c) for c in range(3) if c not in chunks}
+    before, progress = stamps(folder / names.METRICS), Sayings()
+    train_population(RECIPE, SMALL, folder, resume=True, progress=progress)
+    after = stamps(folder / names.METRICS)
+    assert all(after[file] == before[file] for file in intact)
+    named = [said for said in progress.said if "is trained again" in said]
+    lost = [chunk for chunk in chunks if chunk_file(folder, chunk) in before]
+    assert [said.split(" is trained")[0] for said in named] == [f"chunk {c}" for c in lost]
+    assert all(str(folder) in said and "\n" not in said for said in named)
+    assert outcomes(folder) == outcomes(small.path)
+    assert names_below(folder) == names_below(small.path)
+
+
+@pytest.mark.parametrize("name", [name for name in DAMAGES if name.startswith("weights")])
+def test_a_model_of_a_damaged_chunk_is_refused_and_others_are_read(folder, name):
+    chunks, damage = DAMAGES[name]
+    damage(folder)
+    opened = load(folder)
+    assert len(opened.metrics) == 10
+    for chunk in range(3):
+        if chunk in chunks:
+            with pytest.raises(UserError, match=f"chunk {chunk} of {folder} is damaged"):
+                opened.model(chunk * WIDTH)
+        else:
+            opened.model(chunk * WIDTH)
+
+
+def test_metrics_damaged_while_a_population_is_open_are_named(folder):
+    opened = load(folder)
+    chunk_file(folder, 1).write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"000001\.parquet is damaged"):
+        _ = opened.metrics
+    with pytest.raises(UserError, match=r"000001\.parquet is damaged"):
+        opened.model(5)
+
+
+def test_no_flipped_bit_of_a_chunks_metrics_goes_unnoticed_if_it_changes_a_number(folder):
+    store, file = read_store(folder), chunk_file(folder, 0)
+    models, columns = store.in_chunk(0), [DIVERGED, *METRICS, *curve_names()]
+    intact, table = file.read_bytes(), store.chunks.read(0, models, columns)
+    noticed = 0
+    for place in np.random.default_rng(0).integers(0, len(intact), size=100):
+        flip(file, place)
+        problem = store.chunks.problem(0, models)
+        noticed += problem is not None
+        assert problem or store.chunks.read(0, models, columns).to_json() == table.to_json(), place
+        file.write_bytes(intact)
+    assert noticed > 30
+    assert store.chunks.problem(0, models) is None
+
+
+def test_arrays_that_cannot_be_used_are_named(folder):
+    (folder / names.WEIGHTS / "embed.W_E/zarr.json").write_text("{}")
+    with pytest.raises(UserError, match=rf"{folder / names.WEIGHTS}.*embed\.W_E"):
+        train_population(RECIPE, SMALL, folder, resume=True)
+
+
+def test_finished_chunks_without_a_config_are_not_thrown_away(folder):
+    (folder / names.CONFIG).unlink()
+    before = names_below(folder)
+    with pytest.raises(UserError, match=r"holds finished models, but no population\.json"):
+        train_population(RECIPE, SMALL, folder, resume=True)
+    assert names_below(folder) == before
+
+
+# Interruptions
+
+
+def assert_part(population, whole):
+    """At least a chunk is finished, as in the whole."""
+    assert WIDTH <= len(population) < len(whole)
+    assert population.metrics.equals(whole.metrics.loc[population.metrics.index])
+
+
+@pytest.mark.parametrize("n_bytes", [50, 1000], ids=["for weights", "for metrics"])
+def test_a_full_disk_loses_nothing_finished_and_leaves_no_half_file(
+    small, population, tmp_path, full_disk, n_bytes
+):
+    with ExitStack() as stack:
+        progress = Sayings(lambda: stack.enter_context(full_disk(n_bytes)))
+        with pytest.raises(OSError, match="File too large") as error:
+            population(SMALL, progress=progress)
+    assert "\n" not in str(error.value)
+    assert_part(load(tmp_path / "new"), small)
+    assert not [name for name in names_below(tmp_path) if "partial" in name or "__lock" in name]
+    left = population(SMALL, resume=True)
+    assert outcomes(left.path) == outcomes(small.path)
+    assert names_below(left.path) == names_below(small.path)
+
+
+def test_a_disk_full_from_the_start_leaves_no_store(population, tmp_path, full_disk):
+    with full_disk(100), pytest.raises((OSError, UserError), match="File too large"):
+        population(SMALL)
+    assert not (tmp_path / "new" / names.CONFIG).exists()
+    assert len(population(SMALL)) == 10
+
+
+def test_an_interruption_keeps_what_is_finished_and_says_how_to_go_on(small, population, tmp_path):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match=f"--out {tmp_path / 'new'} --resume"):
+        population(SMALL, progress=Sayings(interrupt))
+    assert_part(load(tmp_path / "new"), small)
+    n_finished = len(load(tmp_path / "new"))
+    progress = Sayings()
+    assert outcomes(population(SMALL, resume=True, progress=progress).path) == outcomes(small.path)
+    assert progress.said[0] == f"{n_finished} models are finished already, {10 - n_finished} to go"
+
+
+# Numbers about all models
+
+
+def test_success_is_counted_for_every_point(small):
+    good = small.metrics.assign(holdout_accuracy=[1, np.nan, 0.5, np.nan, 1, *[np.nan] * 5])
+    calm, hopeless = by_point(good).to_dict("records")
+    assert (calm["lr"], calm["models"], calm["holdout_perfect"], calm["diverged"]) == (
+        0.01,
+        5,
+        2,
+        0,
+    )
+    assert (hopeless["holdout_perfect"], hopeless["diverged"]) == (0, 5)
+    assert calm["holdout_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
+
+
+def test_the_interval_of_a_rate_is_wilsons():
+    assert interval(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)
+    assert interval(0, 10)[0] == 0
+    assert interval(10, 10)[1] == 1

@@ -20,16 +20,38 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def ratio_to(self, other: Timing) -> float:
-        """The median, over rounds, of this contender's time over the other's in the same round."""
+    @property
+    def range(self) -> tuple[float, float]:
+        """The least and the most."""
+        return min(self.seconds), max(self.seconds)
+
+    def ratios_to(self, other: Timing) -> Timing:
+        """This contender's time over the other's in the same round, a number per round."""
         pairs = zip(self.seconds, other.seconds, strict=True)
-        return statistics.median(mine / theirs for mine, theirs in pairs)
+        return Timing(f"{self.name} / {other.name}", tuple(mine / theirs for mine, theirs in pairs))
+
+    def ratio_to(self, other: Timing) -> float:
+        """The median of `ratios_to`."""
+        return self.ratios_to(other).median
 
 
-def interleave(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, Timing]:
-    """Ask every contender for its seconds once per round: A B A B ..."""
+def interleave(
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    follow: Callable[[str], None] | None = None,
+) -> dict[str, Timing]:
+    """Ask every contender for its seconds once per round: A B A B ...
+
+    Args:
+        contenders: by name.
+        rounds: how often each is asked.
+        follow: told whose turn it is; by default a bar shows the rounds.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in track(range(rounds), description="benchmarking", transient=True):
+    numbers = range(rounds)
+    for _ in numbers if follow else track(numbers, description="benchmarking", transient=True):
         for name, contender in contenders.items():
+            if follow:
+                follow(name)
             seconds[name].append(contender())
     return {name: Timing(name, tuple(times)) for name, times in seconds.items()}

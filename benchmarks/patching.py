@@ -21,9 +21,9 @@ import torch
 from rich.console import Console
 from transformer_lens import patching as reference
 
-from benchmarks.__main__ import describe_machine, timing_table
 from benchmarks.interleaving import Timing, interleave
-from benchmarks.steps import with_threads
+from benchmarks.machine import describe_machine
+from benchmarks.tables import timing_sheet
 from jax_revinc import PRESETS, HookedTransformer
 from jax_revinc.analysis.patching import patch_sweep
 from jax_revinc.training import draw_weights
@@ -96,6 +96,16 @@ def time_sweeps(rounds: int) -> tuple[float, dict[str, Timing]]:
     return first, interleave(contenders, rounds)
 
 
+def with_threads(threads: int, run: Callable[[], float]) -> Callable[[], float]:
+    """`run` on that many torch threads: on arrays this small more are not always better."""
+
+    def run_with_threads() -> float:
+        torch.set_num_threads(threads)
+        return run()
+
+    return run_with_threads
+
+
 def seconds(function: Callable[[], object]) -> float:
     begin = time.perf_counter()
     function()
@@ -106,7 +116,8 @@ def patching_command(args: argparse.Namespace) -> None:
     console = Console(highlight=False)
     console.print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
     first, timings = time_sweeps(args.rounds)
-    console.print(timing_table("patching sweep", timings, unit="ms", scale=1e3))
+    sheet = timing_sheet("patching sweep", list(timings.values()), unit="ms", scale=1e3)
+    console.print(sheet.for_terminal())
     ours, *others = timings.values()
     for other in others:
         console.print(f"JAX is {other.ratio_to(ours):,.0f} times as fast as {other.name}")

@@ -7,28 +7,38 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from benchmarks.interleaving import Timing, interleave
+from benchmarks.registry import installed_transformer_lens
 from revinc.runs import WEIGHTS
 
 
-def time_whole_runs(rounds: int, steps: int) -> dict[str, Timing]:
-    """Seconds of ``train`` for `steps` steps: JAX cold, JAX with a warm compilation cache, reference."""
-    with TemporaryDirectory() as folder:
-        home = Path(folder)
+def time_whole_runs(
+    rounds: int, steps: int, home: Path, follow: Callable[[str], None] | None = None
+) -> dict[str, Timing]:
+    """Seconds of ``train`` for `steps` steps: JAX cold, JAX with a warm compilation cache, reference.
 
-        def jax_cold() -> float:
-            shutil.rmtree(home / "cache", ignore_errors=True)
-            return train("jax_revinc", home, steps)
+    Args:
+        rounds: how often each is run.
+        steps: of a run.
+        home: an empty folder for runs and caches.
+        follow: told which run it is.
+    """
 
-        contenders = {
-            "JAX, nothing compiled before": jax_cold,
-            "JAX, warm compilation cache": lambda: train("jax_revinc", home, steps),
-            "TransformerLens 3.9": lambda: train("torch_reference", home, steps),
-        }
-        return interleave(contenders, rounds)
+    def jax_cold() -> float:
+        shutil.rmtree(home / "cache", ignore_errors=True)
+        return train("jax_revinc", home, steps)
+
+    contenders = {
+        "JAX, nothing compiled before": jax_cold,
+        "JAX, warm compilation cache": lambda: train("jax_revinc", home, steps),
+    }
+    if version := installed_transformer_lens():
+        title = f"TransformerLens {version}"
+        contenders[title] = lambda: train("torch_reference", home, steps)
+    return interleave(contenders, rounds, follow)
 
 
 def train(program: str, home: Path, steps: int) -> float:

@@ -1,0 +1,74 @@
+"""One model in JAX: a call per step, or the engine's compiled loop."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.engines import XlaEngine
+from jax_revinc.engines.xla import State, in_words, update
+from jax_revinc.numerics import numerics
+from jax_revinc.optimizer import optimizer_numbers
+from revinc import TrainConfig
+from revinc.dataset import make_dataset
+from revinc.weights import StateDict
+
+
+class CompiledLoop:
+    """What ``jax-revinc train`` runs: `XlaEngine`, a chunk of steps per call."""
+
+    def __init__(self, cfg: TrainConfig, width: int = 1) -> None:  # noqa: ARG002
+        enable_compilation_cache()
+        self._engine = XlaEngine(cfg)
+        self.device = self._engine.device
+
+    def start(self, weights: StateDict) -> None:
+        self._state = self._engine.start({name: array[0] for name, array in weights.items()})
+
+    def advance(self, batches: np.ndarray) -> np.ndarray:
+        self._state, losses = self._engine.advance(self._state, batches[0])
+        return losses[None]
+
+    def device_bytes(self) -> int | None:
+        return peak_device_bytes(jax.local_devices())
+
+
+class StepByStep:
+    """The same update, compiled alone, and called for every step; losses are read at the end."""
+
+    def __init__(self, cfg: TrainConfig, width: int = 1) -> None:  # noqa: ARG002
+        enable_compilation_cache()
+        self._engine = XlaEngine(cfg)
+        self.device = in_words(jax.local_devices()[0])
+        self._cfg = cfg.model
+        data = make_dataset(cfg)
+        adam, rates = optimizer_numbers(cfg)
+
+        def step(state: State, tokens: jax.Array, rows: jax.Array) -> tuple[State, jax.Array]:
+            return update(cfg.model, adam, data.predicted, rates, state, tokens[rows])
+
+        self._step = jax.jit(step, donate_argnums=0)
+        self._tokens = jnp.asarray(data.tokens)
+
+    def start(self, weights: StateDict) -> None:
+        self._state = self._engine.start({name: array[0] for name, array in weights.items()})
+
+    def advance(self, batches: np.ndarray) -> np.ndarray:
+        losses = []
+        with numerics(self._cfg):
+            for rows in batches[0].astype(np.int32):
+                self._state, loss = self._step(self._state, self._tokens, rows)
+                losses.append(loss)
+        return np.array(jax.device_get(losses))[None]
+
+    def device_bytes(self) -> int | None:
+        return peak_device_bytes(jax.local_devices())
+
+
+def peak_device_bytes(devices: list[jax.Device]) -> int | None:
+    """The most memory in use on these devices together, where they tell."""
+    stats = [device.memory_stats() or {} for device in devices]
+    peaks = [of_device["peak_bytes_in_use"] for of_device in stats if of_device]
+    return sum(peaks) if peaks else None

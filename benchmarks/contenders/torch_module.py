@@ -1,0 +1,222 @@
+"""The model as anyone would write it in plain torch: an ``nn.Module`` without hooks, by TransformerLens' names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from revinc import HookedTransformerConfig, TrainConfig, UserError
+from revinc.dataset import make_dataset
+from revinc.weights import StateDict, parameter_shapes
+
+
+class Parameters(nn.Module):
+    """A module that has a parameter for every name below `prefix`."""
+
+    W_E: Tensor
+    W_pos: Tensor
+    W_U: Tensor
+    b_U: Tensor
+
+    def __init__(self, cfg: HookedTransformerConfig, prefix: str) -> None:
+        super().__init__()
+        start = f"{prefix}."
+        for name, shape in parameter_shapes(cfg).items():
+            if name.startswith(start):
+                empty = torch.empty(shape, dtype=getattr(torch, cfg.dtype))
+                self.register_parameter(name.removeprefix(start), nn.Parameter(empty))
+
+
+class Norm(Parameters):
+    w: Tensor
+    b: Tensor
+
+    def __init__(self, cfg: HookedTransformerConfig, prefix: str) -> None:
+        super().__init__(cfg, prefix)
+        self.eps = cfg.eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
+
+
+class Attention(Parameters):
+    W_Q: Tensor
+    W_K: Tensor
+    W_V: Tensor
+    W_O: Tensor
+    b_Q: Tensor
+    b_K: Tensor
+    b_V: Tensor
+    b_O: Tensor
+    hidden: Tensor
+
+    def __init__(self, cfg: HookedTransformerConfig, prefix: str) -> None:
+        super().__init__(cfg, prefix)
+        self.scale = cfg.d_head**-0.5
+        hidden = torch.ones(cfg.n_ctx, cfg.n_ctx, dtype=torch.bool).triu(1)
+        self.register_buffer("hidden", hidden, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        per_head = x.unsqueeze(-3)  # [batch, 1, pos, d_model]
+        q = per_head @ self.W_Q + self.b_Q.unsqueeze(-2)
+        k = per_head @ self.W_K + self.b_K.unsqueeze(-2)
+        v = per_head @ self.W_V + self.b_V.unsqueeze(-2)
+        length = x.shape[-2]
+        scores = (q @ k.mT * self.scale).masked_fill(self.hidden[:length, :length], -torch.inf)
+        z = scores.softmax(-1) @ v
+        return (z @ self.W_O).sum(-3) + self.b_O
+
+
+class MLP(Parameters):
+    W_in: Tensor
+    W_out: Tensor
+    b_in: Tensor
+    b_out: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x @ self.W_in + self.b_in) @ self.W_out + self.b_out
+
+
+class Block(nn.Module):
+    def __init__(self, cfg: HookedTransformerConfig, prefix: str) -> None:
+        super().__init__()
+        self.ln1 = Norm(cfg, f"{prefix}.ln1")
+        self.attn = Attention(cfg, f"{prefix}.attn")
+        self.ln2 = Norm(cfg, f"{prefix}.ln2")
+        self.mlp = MLP(cfg, f"{prefix}.mlp")
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.ln1(x))
+        return x + self.mlp(self.ln2(x))
+
+
+class Transformer(nn.Module):
+    """Logits [batch, pos, d_vocab_out]. Its state dict is the model's, weights uninitialised.
+
+    Raises:
+        UserError: for a config that it does not implement.
+    """
+
+    def __init__(self, cfg: HookedTransformerConfig) -> None:
+        super().__init__()
+        if (cfg.act_fn, cfg.normalization_type, cfg.attn_only) != ("relu", "LN", False):
+            raise UserError("the plain torch module has LN, relu and MLPs only")
+        self.embed = Parameters(cfg, "embed")
+        self.pos_embed = Parameters(cfg, "pos_embed")
+        self.blocks = nn.ModuleList(Block(cfg, f"blocks.{i}") for i in range(cfg.n_layers))
+        self.ln_final = Norm(cfg, "ln_final")
+        self.unembed = Parameters(cfg, "unembed")
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = F.embedding(tokens, self.embed.W_E) + self.pos_embed.W_pos[: tokens.shape[-1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.ln_final(x) @ self.unembed.W_U + self.unembed.b_U
+
+
+class Training(nn.Module):
+    """The training loss of a batch of sequences: the predicted tokens stand side by side in them."""
+
+    def __init__(self, cfg: HookedTransformerConfig, predicted: tuple[int, ...]) -> None:
+        super().__init__()
+        self.model = Transformer(cfg)
+        self.first, self.last = predicted[0], predicted[-1]
+        if predicted != tuple(range(self.first, self.last + 1)):
+            raise UserError("the plain torch module predicts tokens that stand side by side only")
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        logits = self.model(sequences[..., :-1])[..., self.first - 1 : self.last, :]
+        targets = sequences[..., self.first : self.last + 1]
+        return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
+
+
+def as_module(cfg: TrainConfig) -> tuple[Training, Tensor]:
+    """The loss as a module on torch's device, and all sequences there."""
+    data = make_dataset(cfg)
+    module = Training(cfg.model, data.predicted).to(torch_device())
+    return module, torch.as_tensor(data.tokens.copy(), dtype=torch.long, device=torch_device())
+
+
+def load(module: Training, weights: StateDict) -> None:
+    """Give the module one model's weights; they have no model axis."""
+    tensors = {name: torch.as_tensor(array.copy()) for name, array in weights.items()}
+    module.model.load_state_dict(tensors)
+
+
+def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig, **more: Any) -> torch.optim.AdamW:
+    """The recipe's optimizer as one fused kernel."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=cfg.lr,
+        betas=(cfg.b1, cfg.b2),
+        eps=cfg.adam_eps,
+        weight_decay=cfg.weight_decay,
+        fused=True,
+        **more,
+    )
+
+
+class Eager:
+    """One model, an operation at a time; losses are read at the end.
+
+    Args:
+        cfg: the recipe.
+        width: one.
+        threads: of torch.
+        compiled: whether ``torch.compile`` makes the loss and its gradient.
+        frozen: parameters to leave as they are.
+    """
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        width: int = 1,  # noqa: ARG002
+        threads: int = 1,
+        compiled: bool = False,
+        frozen: Iterable[str] = (),
+    ) -> None:
+        torch.set_num_threads(threads)
+        self.device = device_in_words()
+        self._cfg = cfg
+        self._module, self._tokens = as_module(cfg)
+        for name in frozen:
+            self._module.model.get_parameter(name).requires_grad_(False)
+        self._loss = torch.compile(self._module, fullgraph=True) if compiled else self._module
+
+    def start(self, weights: StateDict) -> None:
+        load(self._module, {name: array[0] for name, array in weights.items()})
+        trained = [p for p in self._module.parameters() if p.requires_grad]
+        self._optimizer = make_adamw(trained, self._cfg)
+
+    def advance(self, batches: np.ndarray) -> np.ndarray:
+        losses = []
+        for rows in torch.as_tensor(batches[0], dtype=torch.long, device=torch_device()):
+            loss = self._loss(self._tokens[rows])
+            self._optimizer.zero_grad()
+            loss.backward()
+            self._optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses).cpu().numpy()[None]
+
+    def device_bytes(self) -> int | None:
+        return peak_device_bytes()
+
+
+def torch_device() -> str:
+    """The GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_in_words() -> str:
+    """As `TorchEngine` says it."""
+    return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
+
+
+def peak_device_bytes() -> int | None:
+    """The most memory of the GPU that torch had in use."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -1,0 +1,50 @@
+"""What the numbers depend on: the machine, its load, the packages and the source."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from pathlib import Path
+
+import torch
+
+from revinc.provenance import installed_versions, source_commit
+
+
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_machine() -> dict[str, str]:
+    """In words, by name."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
+    return {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": f"{processor()} ({torch.backends.cpu.get_cpu_capability()})",
+        "cores": str(usable_cores()),
+        "memory": f"{memory_bytes() / 2**30:.0f} GiB",
+        "GPU": gpu,
+        "torch threads": str(torch.get_num_threads()),
+        "load at the start": f"{os.getloadavg()[0]:.1f}",
+        "date": time.strftime("%Y-%m-%d"),
+        "Python": platform.python_version(),
+        **installed_versions(),
+        "commit": source_commit() or "unknown",
+    }
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"
+
+
+def memory_bytes() -> int:
+    """Of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,0 +1,112 @@
+"""Is it the same training? The losses of a contender's first steps against those of a run in float64.
+
+The plain torch module gives the truth, in float64, and the bound: how far its own float32 runs stray from that,
+from the weights as they are and with every weight moved by an ulp; with torch's AdamW, whose bias corrections are
+float64 in every run, and with one whose corrections are float32 too, as a compiled program's are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from benchmarks.contender import Trainer
+from benchmarks.contenders.torch_ensemble import CompiledEnsemble
+from benchmarks.contenders.torch_module import Eager
+from revinc import TrainConfig
+from revinc.dataset import make_dataset
+from revinc.schedule import draw_many_batches
+from revinc.weights import StateDict
+
+FIRST_STEPS = 20
+"""Steps that are compared, and that the time to first result ends with. Later ones are chaotic."""
+
+JUDGED = 4
+"""Models of a contender that are compared: the first, each from its own seed."""
+
+JITTERS = 3
+FACTOR = 4.0
+"""A contender may stray this many times as far as the float32 run that strayed farthest."""
+
+
+class AnotherTraining(Exception):
+    """A contender does not train as the others do."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The losses of the first models, and how far a float32 run may be from them at each step."""
+
+    losses: Float[np.ndarray, "judged steps"]
+    bound: Float[np.ndarray, " steps"]
+
+    def share_used(self, losses: Float[np.ndarray, "models steps"]) -> float:
+        """The largest share of the bound that these losses need; above 1 it is another training."""
+        apart = np.abs(losses - self.losses[: len(losses)])
+        return float((np.where(np.isfinite(apart), apart, np.inf) / self.bound).max())
+
+    def check(self, title: str, losses: Float[np.ndarray, "models steps"]) -> float:
+        """As `share_used`.
+
+        Raises:
+            AnotherTraining: naming the contender, and the step and model from which it parts.
+        """
+        share = self.share_used(losses)
+        if share <= 1:
+            return share
+        apart = ~(np.abs(losses - self.losses[: len(losses)]) <= self.bound)
+        step = int(apart.any(axis=0).argmax())
+        model = int(apart[:, step].argmax())
+        raise AnotherTraining(
+            f"{title} is another training: at step {step} the loss of model {model} is "
+            f"{losses[model, step]:.9g} instead of {self.losses[model, step]:.9g}, "
+            f"and rounding explains {self.bound[step]:.2g}"
+        )
+
+
+def find_truth(
+    cfg: TrainConfig, weights: StateDict, frozen: tuple[str, ...] = (), judged: int = JUDGED
+) -> Truth:
+    """Train the first models of `weights` (model axis first) in float64, and in float32 several times."""
+    cfg = dataclasses.replace(cfg, eval_every=FIRST_STEPS)
+    wide = dataclasses.replace(cfg, model=cfg.model.replace(dtype="float64"))
+    rng = np.random.default_rng(0)
+    truths, errors = [], []
+    for seed in range(judged):
+        batches = first_batches(cfg, [seed])
+        mine = {name: array[seed : seed + 1] for name, array in weights.items()}
+        as_float64 = {name: array.astype(np.float64) for name, array in mine.items()}
+        truth = losses_of(Eager(wide, frozen=frozen), as_float64, batches)
+        near = [{name: moved(array, rng) for name, array in mine.items()} for _ in range(JITTERS)]
+        narrow: list[Trainer] = [Eager(cfg, frozen=frozen)]
+        if not frozen:
+            narrow.append(CompiledEnsemble(cfg, compiled=False))
+        runs = [losses_of(one, start, batches) for one in narrow for start in (mine, *near)]
+        truths.append(truth)
+        errors.append(np.abs(np.stack(runs) - truth).max(axis=0))
+    losses = np.stack(truths)
+    error = np.maximum.accumulate(np.max(errors, axis=0))
+    ulp = np.spacing(np.abs(losses).max(axis=0).astype(np.float32)).astype(np.float64)
+    return Truth(losses, FACTOR * np.maximum(error, ulp))
+
+
+def losses_of(
+    trainer: Trainer, weights: StateDict, batches: np.ndarray
+) -> Float[np.ndarray, " steps"]:
+    """One run, from weights with a model axis of one."""
+    trainer.start(weights)
+    return trainer.advance(batches)[0].astype(np.float64)
+
+
+def moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every number replaced by one of its two neighbours."""
+    return np.nextafter(array, array.dtype.type(np.inf) * rng.choice([-1, 1], array.shape))
+
+
+def first_batches(cfg: TrainConfig, seeds: list[int], n_steps: int = FIRST_STEPS) -> np.ndarray:
+    """The first batches of the runs with these seeds, [models, steps, batch]."""
+    rows = make_dataset(cfg).train_rows
+    return draw_many_batches(seeds, [rows] * len(seeds), cfg.batch_size, 0, n_steps)

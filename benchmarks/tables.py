@@ -1,0 +1,193 @@
+"""Tables of measurements: made once, printed on a terminal and written as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from benchmarks.interleaving import Timing
+from benchmarks.results import Entry, Point, Results
+from benchmarks.sweeps import SWEEPS
+from revinc import PRESETS
+
+NONE = "-"
+STEPS_OF_A_MODEL = PRESETS["tutorial"].steps
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text: the first column names the rows, the others are numbers."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def for_terminal(self) -> Table:
+        first, *others = self.headings
+        table = Table(first, title=self.title, title_justify="left", title_style="bold", box=None)
+        for heading in others:
+            table.add_column(heading, justify="right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def as_markdown(self) -> str:
+        head = [line(self.headings), "|---|" + "---:|" * (len(self.headings) - 1)]
+        return "\n".join([*head, *map(line, self.rows)])
+
+
+def line(cells: Sequence[str]) -> str:
+    """A row in Markdown."""
+    return f"| {' | '.join(cell.replace('|', ' ') for cell in cells)} |"
+
+
+def number(value: float) -> str:
+    """Three digits, or as many as a whole number has."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def spread(timing: Timing, scale: float = 1.0) -> str:
+    """The least and the most."""
+    low, high = timing.range
+    return f"{number(scale * low)} .. {number(scale * high)}"
+
+
+def speed_up(reference: Timing | None, timing: Timing) -> str:
+    """How many times the reference's time, pair by pair: the median, and the range."""
+    if reference is None:
+        return NONE
+    ratios = reference.ratios_to(timing)
+    return f"{number(ratios.median)} ({spread(ratios)})"
+
+
+def fastest(entries: Sequence[Entry]) -> Entry | None:
+    """The one whose step of a model takes least, by the median."""
+    timed = [entry for entry in entries if entry.seconds]
+    return min(timed, key=lambda entry: entry.timing.median, default=None)
+
+
+def references(entries: Sequence[Entry]) -> tuple[Entry | None, Entry | None]:
+    """What others are compared with: the tutorial's loop at its best, and the best of all torch contenders."""
+    loop = fastest([entry for entry in entries if entry.name.startswith("transformer-lens")])
+    return loop, fastest([entry for entry in entries if entry.framework == "torch"])
+
+
+def throughput_sheet(entries: Sequence[Entry]) -> Sheet:
+    """A row per contender: cost of a model's step, and the models that are trained per second."""
+    loop, best = (entry.timing if entry else None for entry in references(entries))
+    rows: list[list[str]] = []
+    for entry in entries:
+        if entry.missing:
+            why = f"not available: {entry.missing}"
+            rows.append([entry.title, f"{entry.width:,}", why, *[NONE] * 4])
+            continue
+        timing = entry.timing
+        rows.append(
+            [
+                entry.title,
+                f"{entry.width:,}",
+                number(1e6 * timing.median),
+                spread(timing, 1e6),
+                number(1 / (STEPS_OF_A_MODEL * timing.median)),
+                speed_up(loop, timing),
+                speed_up(best, timing),
+            ]
+        )
+    headings = (
+        "contender",
+        "models",
+        "us per model-step",
+        "min .. max",
+        "models/s",
+        "x loop",
+        "x best torch",
+    )
+    return Sheet("Throughput", headings, rows)
+
+
+def start_sheet(entries: Sequence[Entry]) -> Sheet:
+    """A row per contender: time to first result, what is done once, memory."""
+    rows = [
+        [
+            f"{entry.title}, {entry.width:,}" if entry.width > 1 else entry.title,
+            *(
+                f"{of[start]:.1f}" if start in of else NONE
+                for of in (entry.first_result, entry.done_once)
+                for start in ("cold", "warm")
+            ),
+            f"{entry.host_bytes / MIB:,.0f}",
+            NONE if entry.device_bytes is None else f"{entry.device_bytes / MIB:,.0f}",
+        ]
+        for entry in entries
+        if not entry.missing
+    ]
+    headings = (
+        "contender",
+        "first result, cold, s",
+        "warm, s",
+        "compiling, cold, s",
+        "warm, s",
+        "peak memory, MiB",
+        "of the GPU, MiB",
+    )
+    return Sheet("Starting, and memory", headings, rows)
+
+
+def sweep_sheet(axis: str, points: Sequence[Point]) -> Sheet:
+    """A row per value: the cost with every contender, and how it compares with the first."""
+    first, *others = points[0].entries
+    rows = []
+    for point in points:
+        costs = [f"{cost(entry)}" for entry in point.entries]
+        reference, *rest = (entry.timing if entry.seconds else None for entry in point.entries)
+        ratios = [NONE if timing is None else speed_up(reference, timing) for timing in rest]
+        rows.append([str(point.value), *costs, *ratios])
+    headings = [SWEEPS[axis].title]
+    headings += [f"{called(entry)}, us per model-step" for entry in (first, *others)]
+    headings += [f"x, {called(entry)}" for entry in others]
+    return Sheet(f"Cost against {SWEEPS[axis].title}", headings, rows)
+
+
+def cost(entry: Entry) -> str:
+    """Median and range of a model's step in microseconds, or why there is none."""
+    if entry.missing:
+        return entry.missing
+    return f"{number(1e6 * entry.timing.median)} ({spread(entry.timing, 1e6)})"
+
+
+def called(entry: Entry) -> str:
+    """A contender, and its width if it has one."""
+    return entry.title if entry.width == 1 else f"{entry.title}, {entry.width} models"
+
+
+def whole_run_sheet(results: Results) -> Sheet:
+    """A row per program: process start to weights on disk; the speed-up is over the last."""
+    timings = [Timing(title, tuple(seconds)) for title, seconds in results.whole_runs.items()]
+    return timing_sheet("Whole run", timings, "s", 1.0)
+
+
+def timing_sheet(title: str, timings: Sequence[Timing], unit: str, scale: float) -> Sheet:
+    """Medians and ranges; the speed-up is over the last one, the reference."""
+    rows = [
+        [
+            timing.name,
+            number(scale * timing.median),
+            spread(timing, scale),
+            speed_up(timings[-1], timing),
+        ]
+        for timing in timings
+    ]
+    return Sheet(title, ("contender", f"median {unit}", "min .. max", "speed-up"), rows)
+
+
+def all_sheets(results: Results) -> list[Sheet]:
+    """Of every part that was measured."""
+    sheets = []
+    if results.entries:
+        sheets += [throughput_sheet(results.entries), start_sheet(results.entries)]
+    if results.whole_runs:
+        sheets.append(whole_run_sheet(results))
+    return sheets + [sweep_sheet(axis, points) for axis, points in results.sweeps.items()]

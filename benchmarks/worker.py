@@ -1,0 +1,196 @@
+"""A process of its own for every contender, and the pipe on which it is asked to train.
+
+Alone in its process a contender has its own threads, devices and peak of memory; and because one waits while
+another is asked, they can be timed in turn. A request and its answer are a line of JSON each.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import numpy as np
+
+from benchmarks.contender import Job, Trainer
+from revinc.dataset import make_dataset
+from revinc.engine import chunk_capacity
+from revinc.schedule import draw_many_batches
+from revinc.weights import read_safetensors
+
+PATIENCE = 10.0
+"""Seconds that a process gets to end by itself."""
+
+LAST_LINES = 3
+"""Of what a process said, in the message that it failed."""
+
+
+class WorkerFailed(Exception):
+    """A contender's process raised an error, or died."""
+
+
+class Worker:
+    """The near end of the pipe: a contender in a process that was just started.
+
+    Args:
+        job: what it will train.
+        caches: a folder for what compilers keep; an empty one makes a cold start.
+    """
+
+    def __init__(self, job: Job, caches: Path) -> None:
+        self.job = job
+        self.started = time.perf_counter()
+        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
+        kept = {
+            "JAX_COMPILATION_CACHE_DIR": str(caches / "jax"),
+            "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share a GPU
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | kept,
+            text=True,
+        )
+
+    def ask(self, request: str, **fields: Any) -> dict[str, Any]:
+        """The answer to a request, one that `Session.answer` knows.
+
+        Raises:
+            WorkerFailed: with its error, or the last lines that it said before it died.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps({"request": request, **fields}) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        answer: dict[str, Any] = json.loads(line) if line else {"error": self._last_words()}
+        if "error" in answer:
+            raise WorkerFailed(answer["error"])
+        return answer
+
+    def _last_words(self) -> str:
+        self._said.seek(0)
+        lines = self._said.read().strip().splitlines()
+        return "its process died: " + " | ".join(lines[-LAST_LINES:])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()  # the end of its requests
+            self._process.wait(PATIENCE)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._said.close()
+
+
+class Session:
+    """The far end: makes the trainer that it is first asked for, and trains."""
+
+    def __init__(self) -> None:
+        self._drawn = np.zeros((0, 0, 0), np.int32)
+
+    def first(self, job: dict[str, Any], n_steps: int, n_losses: int) -> dict[str, Any]:
+        """The losses of the first steps of up to `n_losses` models, and the seconds it took: once, and again.
+
+        The first time includes all that is done once, such as compiling; imports are not counted.
+        """
+        self._job = Job.from_dict(job)
+        contender = self._job.contender
+        module, _, name = contender.make.partition(":")
+        make = getattr(importlib.import_module(module), name)
+        stored = read_safetensors(Path(self._job.weights))
+        weights = {name: array[: contender.width] for name, array in stored.items()}
+        batches = self._batches(n_steps)
+
+        begin = time.perf_counter()
+        self._trainer: Trainer = make(self._job.cfg, contender.width, **contender.options)
+        self._trainer.start(weights)
+        losses = self._trainer.advance(batches)
+        between = time.perf_counter()
+        self._trainer.start(weights)
+        self._trainer.advance(batches)
+        end = time.perf_counter()
+        return {
+            "losses": losses[:n_losses].tolist(),
+            "once": between - begin,
+            "again": end - between,
+            "device": self._trainer.device,
+        }
+
+    def run(self, n_steps: int) -> dict[str, Any]:
+        """The seconds of so many more steps."""
+        batches, capacity = self._batches(n_steps), chunk_capacity(self._job.cfg)
+        begin = time.perf_counter()
+        for at in range(0, n_steps, capacity):
+            self._trainer.advance(batches[:, at : at + capacity])
+        return {"seconds": time.perf_counter() - begin}
+
+    def memory(self) -> dict[str, Any]:
+        """Peaks so far, in bytes: of the process, and of its accelerator if it has one."""
+        return {"host": peak_host_bytes(), "device": self._trainer.device_bytes()}
+
+    def _batches(self, n_steps: int) -> np.ndarray:
+        if self._drawn.shape[1] < n_steps:
+            cfg, width = self._job.cfg, self._job.contender.width
+            rows = [make_dataset(cfg).train_rows] * width
+            self._drawn = draw_many_batches(range(width), rows, cfg.batch_size, 0, n_steps)
+        return self._drawn[:, :n_steps]
+
+    def answer(self, request: str, **fields: Any) -> dict[str, Any]:
+        """What is asked, or what went wrong."""
+        answers: dict[str, Callable[..., dict[str, Any]]]
+        answers = {"first": self.first, "run": self.run, "memory": self.memory}
+        try:
+            return answers[request](**fields)
+        except Exception as error:  # whatever it is, the other end decides
+            return {"error": f"{type(error).__name__}: {error}"}
+
+
+def peak_host_bytes() -> int:
+    """The most memory that this process held. (On Linux ``getrusage`` counts its parent's too.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        (line,) = (at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer line by line until the requests end."""
+    session = Session()
+    for line in requests:
+        answers.write(json.dumps(session.answer(**json.loads(line))) + "\n")
+        answers.flush()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not reach the pipe
+    try:
+        serve(sys.stdin, answers)
+    except KeyboardInterrupt:
+        return  # the other end got it too
+
+
+if __name__ == "__main__":
+    main()

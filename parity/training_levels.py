@@ -68,7 +68,7 @@ def own_errors(cfg: TrainConfig, before: Tensors, count: int, truth: Tensors) ->
     step = torch_step(cfg, before, count, "float32")
     errors = {name: float(gap(step[name], truth[name]).max()) for name in truth}
     narrow, wide = (bias_correction(cfg, count + 1, dtype) for dtype in (np.float32, np.float64))
-    decayed = (1 - cfg.lr * cfg.weight_decay) * before["param"].astype(np.float64)
+    decayed = (1 - cfg.learning_rate(count) * cfg.weight_decay) * before["param"].astype(np.float64)
     errors["param"] += abs(narrow / wide - 1) * float(np.abs(truth["param"] - decayed).max())
     return errors
 
@@ -97,7 +97,7 @@ def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Ten
     wide = {name: torch.from_numpy(array.astype(dtype)) for name, array in before.items()}
     parameter = torch.nn.Parameter(wide["param"])
     optimizer = torch.optim.AdamW(
-        [parameter], cfg.lr, (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
+        [parameter], cfg.learning_rate(count), (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
     )
     optimizer.state[parameter] = {
         "step": torch.tensor(float(count)),

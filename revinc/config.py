@@ -17,6 +17,7 @@ ACT_FNS = ("relu", "gelu", "gelu_new", "silu")
 NORMALIZATION_TYPES = ("LN", "LNPre", None)
 DTYPES = ("float32", "float64")
 SPLITS = ("prefix", "random")
+LR_SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +133,9 @@ class TrainConfig:
     steps: int = described(4000, help="number of updates")
     batch_size: int = described(16, help="examples per update, drawn without replacement")
     lr: float = described(1e-2, help="AdamW learning rate")
+    lr_schedule: str = described(
+        "constant", help="constant, or cosine: from lr down to 0 at the last step"
+    )
     weight_decay: float = described(1e-2, help="AdamW weight decay (torch's default)")
     b1: float = described(0.9, help="AdamW decay of the first moment")
     b2: float = described(0.999, help="AdamW decay of the second moment")
@@ -147,6 +151,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choice("split", self.split, SPLITS)
+        require_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
         for size in ("steps", "batch_size", "eval_every"):
             require_int(size, getattr(self, size), at_least=1)
         for rate in ("lr", "weight_decay", "adam_eps"):
@@ -207,6 +212,12 @@ class TrainConfig:
     def n_train(self) -> int:
         """Number of sequences in the training split."""
         return round(self.train_fraction * len(self.task.sequences()))
+
+    def learning_rate(self, step: int) -> float:
+        """The rate of the update that follows `step` others (cosine: Loshchilov and Hutter 2017, eq. 5)."""
+        if self.lr_schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
     def with_seed(self, seed: int) -> TrainConfig:
         """The same run with all three seeds set to `seed`."""

@@ -21,10 +21,11 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass
 class State:
-    """A model and its optimizer, changed in place."""
+    """A model and its optimizer, changed in place, after `step` updates."""
 
     model: Model
     optimizer: torch.optim.AdamW
+    step: int = 0
 
 
 class TorchEngine:
@@ -68,7 +69,10 @@ class TorchEngine:
             loss = mean_loss(state.model, self._tokens[rows], self._predicted)
             state.optimizer.zero_grad()
             loss.backward()
+            for group in state.optimizer.param_groups:
+                group["lr"] = self.cfg.learning_rate(state.step)
             state.optimizer.step()
+            state.step += 1
             losses.append(loss.item())
         return state, np.array(losses)
 
@@ -99,6 +103,7 @@ class TorchEngine:
         cfg = self.cfg.model
         for name, parameter in adapter.trainable(state.model, cfg).items():
             if f"step/{name}" in arrays:
+                state.step = int(arrays[f"step/{name}"])
                 kept = {m: torch.from_numpy(arrays[f"{m}/{name}"].copy()) for m in MOMENTS}
                 # AdamW keeps its step count on the CPU, the moments beside their parameter.
                 state.optimizer.state[parameter] = {

@@ -20,6 +20,7 @@ N_STEPS = 5
         {"lr": 0.3, "weight_decay": 0.5},
         {"weight_decay": 0.0, "b1": 0.0, "b2": 0.5},
         {"adam_eps": 1e-2, "b1": 0.5},
+        {"lr_schedule": "cosine", "steps": N_STEPS},
     ],
 )
 def test_updates_are_those_of_torch(tutorial, changes):
@@ -35,6 +36,7 @@ def test_updates_are_those_of_torch(tutorial, changes):
     torch_optimizer = torch.optim.AdamW(
         [theirs], cfg.lr, (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
     )
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(torch_optimizer, N_STEPS)
     with numerics(tutorial.model.replace(dtype="float64")):
         optimizer = make_optimizer(*optimizer_numbers(cfg))
         ours = {"w": jax.numpy.asarray(start)}
@@ -44,6 +46,8 @@ def test_updates_are_those_of_torch(tutorial, changes):
             ours = optax.apply_updates(ours, updates)
             theirs.grad = torch.tensor(grad)
             torch_optimizer.step()
+            if cfg.lr_schedule == "cosine":
+                cosine.step()
             np.testing.assert_allclose(ours["w"], theirs.detach().numpy(), rtol=0, atol=1e-12)
     assert not np.allclose(ours["w"], start)
 

@@ -102,7 +102,8 @@ def conversion(
 
 VARIANCE = "(x**2).mean(-1, keepdims=True)"
 SCALE = f"jnp.sqrt({VARIANCE} + self.eps)"
-ADAMW = "optax.adamw(rates.lr, *adam, weight_decay=rates.weight_decay)"
+NUMBERS = "adam.b1, adam.b2, adam.eps"
+ADAMW = f"optax.adamw(lr, {NUMBERS}, weight_decay=rates.weight_decay)"
 
 
 def wrapped(gradient: str = "g", state: str = "s") -> str:
@@ -445,7 +446,7 @@ MUTANTS = [
     conversion("weights through float16", "w.astype('float16')", L1="hook_embed"),
     conversion("weights through float32", "w.astype('float32')", L1="hook_embed"),
     # optimizer
-    adam("no weight decay", ADAMW, "optax.adam(rates.lr, *adam)", L4="param"),
+    adam("no weight decay", ADAMW, f"optax.adam(lr, {NUMBERS})", L4="param"),
     adam(
         "weight decay coupled (L2)",
         f"return {ADAMW}",
@@ -461,8 +462,8 @@ MUTANTS = [
         "=rates.weight_decay / rates.lr",
         L4="param",
     ),
-    adam("epsilon inside its root", "*adam", "adam.b1, adam.b2, 0.0, adam.eps", L4="param"),
-    adam("epsilon of 1e-6", "*adam", "adam.b1, adam.b2, 1e-6", L4="param"),
+    adam("epsilon inside its root", NUMBERS, "adam.b1, adam.b2, 0.0, adam.eps", L4="param"),
+    adam("epsilon of 1e-6", NUMBERS, "adam.b1, adam.b2, 1e-6", L4="param"),
     adam(
         "no bias correction",
         f"return {ADAMW}",
@@ -475,10 +476,10 @@ MUTANTS = [
         wrapped(state="(s[0]._replace(count=s[0].count + 1), *s[1:])"),
         L4="param",
     ),
-    adam("b2 of 0.99", "*adam", "adam.b1, 0.99, adam.eps", L4="exp_avg_sq"),
-    adam("betas swapped", "*adam", "adam.b2, adam.b1, adam.eps", L4="exp_avg"),
-    adam("Nesterov", "*adam", "*adam, nesterov=True", L4="param"),
-    adam("first moment kept in float32", "*adam", "*adam, mu_dtype='float32'", L4="exp_avg"),
+    adam("b2 of 0.99", NUMBERS, "adam.b1, 0.99, adam.eps", L4="exp_avg_sq"),
+    adam("betas swapped", NUMBERS, "adam.b2, adam.b1, adam.eps", L4="exp_avg"),
+    adam("Nesterov", NUMBERS, f"{NUMBERS}, nesterov=True", L4="param"),
+    adam("first moment kept in float32", NUMBERS, f"{NUMBERS}, mu_dtype='float32'", L4="exp_avg"),
     adam("learning rate off by 1e-9 of itself", "rates.lr", "rates.lr * (1 + 1e-9)", L4="param"),
     adam(
         "a learning rate that decays",
@@ -489,8 +490,9 @@ MUTANTS = [
     # training
     adam(
         "weight decay on matrices only",
-        "*adam",
-        "*adam, mask=lambda ps: {n: p.ndim > 1 for n, p in ps.items()} if isinstance(ps, dict) else True",
+        NUMBERS,
+        NUMBERS
+        + ", mask=lambda ps: {n: p.ndim > 1 for n, p in ps.items()} if isinstance(ps, dict) else True",
         L5="blocks.0.ln1.w",
     ),
     step(

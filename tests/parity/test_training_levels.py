@@ -16,7 +16,13 @@ CFG = TrainConfig(steps=40)
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    "changes", [{}, {"lr": 0.3, "weight_decay": 0.5}, {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3}]
+    "changes",
+    [
+        {},
+        {"lr": 0.3, "weight_decay": 0.5},
+        {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
+        {"lr_schedule": "cosine", "steps": 2000},
+    ],
 )
 def test_one_step_of_adamw_passes(dtype, changes):
     level = check_optimizer(replace(CFG, **changes), dtype)
@@ -40,7 +46,7 @@ def adamw(**changes):
 
 def coupled(adam, rates):
     """Weight decay as part of the gradient: Adam with an L2 penalty."""
-    inner = optax.adamw(rates.lr, *adam, weight_decay=0.0)
+    inner = optax.adamw(rates.lr, adam.b1, adam.b2, adam.eps, weight_decay=0.0)
 
     def update(gradient, state, param):
         return inner.update(gradient + rates.weight_decay * param, state, param)
@@ -50,7 +56,7 @@ def coupled(adam, rates):
 
 MUTANTS = {
     "optax's default weight decay": adamw(weight_decay=1e-4),
-    "no weight decay": lambda adam, rates: optax.adam(rates.lr, *adam),
+    "no weight decay": lambda adam, rates: optax.adam(rates.lr, adam.b1, adam.b2, adam.eps),
     "coupled weight decay": coupled,
     "epsilon inside the root": lambda adam, rates: optax.adamw(
         rates.lr, adam.b1, adam.b2, 0.0, adam.eps, weight_decay=rates.weight_decay

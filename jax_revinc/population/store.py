@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,12 +41,14 @@ class Store:
         engine: what trained them, with its width.
         models: every model that is there or will be, by number: its `row` in the weight arrays, and `IDENTITY`.
             Models are added at the end, and keep their numbers.
+        recipe: what all of its chunks have in common.
     """
 
     path: Path
     config: TrainConfig
     engine: dict[str, str]
     models: pd.DataFrame
+    recipe: str
 
     @property
     def width(self) -> int:
@@ -57,7 +61,7 @@ class Store:
 
     @property
     def chunks(self) -> Chunks:
-        return Chunks(self.path / METRICS, self.arrays, recipe(self.config, self.engine))
+        return Chunks(self.path / METRICS, self.arrays, self.recipe)
 
     @property
     def n_chunks(self) -> int:
@@ -101,10 +105,14 @@ def read_store(path: Path) -> Store:
         models = typed(models[["row", *IDENTITY]])
     except (OSError, KeyError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path / MODELS} can't be read: {error}") from error
-    return Store(path, config, record["engine"], models.rename_axis("model"))
+    engine = record["engine"]
+    return Store(path, config, engine, models.rename_axis("model"), recipe_of(record, engine))
 
 
-def recipe(config: TrainConfig, engine: dict[str, str]) -> str:
-    """What tells whether two chunks are of one store."""
-    record = json.dumps([config.to_dict(), engine], sort_keys=True)
-    return hashlib.sha256(record.encode()).hexdigest()
+def recipe_of(sections: Mapping[str, Any], engine: Mapping[str, str]) -> str:
+    """What tells whether two chunks are of one store.
+
+    Made of the config's sections as they are on disk: a field that a later version has besides changes nothing.
+    """
+    config = {name: sections[name] for name in ("model", "task", "train")}
+    return hashlib.sha256(json.dumps([config, engine], sort_keys=True).encode()).hexdigest()

@@ -65,7 +65,8 @@ def begin(path: Path, cfg: TrainConfig, engine: dict[str, str], models: pd.DataF
     for folder in (names.WEIGHTS, names.METRICS):
         shutil.rmtree(path / folder, ignore_errors=True)
     (path / names.METRICS).mkdir()
-    keep_plan(Store(path, cfg, engine, names.NO_MODELS).with_models(models))
+    recipe = names.recipe_of(cfg.to_dict(), engine)
+    keep_plan(Store(path, cfg, engine, names.NO_MODELS, recipe).with_models(models))
     record = {
         "format_version": names.FORMAT_VERSION,
         "engine": engine,

@@ -92,5 +92,6 @@ class Job:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Job:
         """The inverse of `to_dict`."""
-        cfg = TrainConfig.from_dict(fields["cfg"])
-        return cls(Contender(**fields["contender"]), cfg, fields["weights"])
+        contender = Contender(**fields["contender"])
+        contender = dataclasses.replace(contender, frozen=tuple(contender.frozen))
+        return cls(contender, TrainConfig.from_dict(fields["cfg"]), fields["weights"])

@@ -67,11 +67,11 @@ class Field:
     def __init__(self, cfg: TrainConfig, width: int, folder: Path, judged: int = JUDGED) -> None:
         self.cfg, self.judged = cfg, min(judged, width)
         drawn = [draw_weights(cfg.with_seed(seed)) for seed in range(width)]
-        self._weights: StateDict = {
+        self.weights: StateDict = {
             name: np.stack([weights[name] for weights in drawn]) for name in drawn[0]
         }
         self._path = folder / "weights.safetensors"
-        save_state_dict(self._path, self._weights)
+        save_state_dict(self._path, self.weights)
         self._truths: dict[tuple[str, ...], Truth] = {}
 
     def job(self, contender: Contender) -> Job:
@@ -81,7 +81,7 @@ class Field:
     def truth(self, frozen: tuple[str, ...]) -> Truth:
         """What the losses must be."""
         if frozen not in self._truths:
-            self._truths[frozen] = find_truth(self.cfg, self._weights, frozen, self.judged)
+            self._truths[frozen] = find_truth(self.cfg, self.weights, frozen, self.judged)
         return self._truths[frozen]
 
 

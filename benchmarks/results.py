@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.interleaving import Timing
+from revinc import UserError
 from revinc.atomic import write_atomically
 
 FORMAT_VERSION = 1
@@ -94,10 +95,17 @@ class Results:
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """The inverse of `save`."""
-        content: dict[str, Any] = json.loads((folder / FILE).read_text())
+        """The inverse of `save`.
+
+        Raises:
+            UserError: if there are none, or of another format.
+        """
+        path = folder / FILE
+        if not path.exists():
+            raise UserError(f"{path} does not exist; measure first")
+        content: dict[str, Any] = json.loads(path.read_text())
         if content.pop("format_version") != FORMAT_VERSION:
-            raise ValueError(f"{folder / FILE} is of another format")
+            raise UserError(f"{path} is of another format; measure again")
         content["entries"] = [Entry(**entry) for entry in content["entries"]]
         content["sweeps"] = {
             axis: [Point(p["value"], [Entry(**entry) for entry in p["entries"]]) for p in points]

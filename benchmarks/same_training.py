@@ -22,14 +22,20 @@ from revinc.schedule import draw_many_batches
 from revinc.weights import StateDict
 
 FIRST_STEPS = 20
-"""Steps that are compared, and that the time to first result ends with. Later ones are chaotic."""
+"""Steps that are compared (fewer in models where rounding grows faster); the first result ends with them."""
 
 JUDGED = 4
 """Models of a contender that are compared: the first, each from its own seed."""
 
-JITTERS = 3
-FACTOR = 4.0
-"""A contender may stray this many times as far as the float32 run that strayed farthest."""
+JITTERS = 2
+FACTOR = 16.0
+"""A contender may stray this many times as far as the float32 run that strayed farthest.
+
+Rounding grows exponentially from step to step, so runs of one training differ by such factors.
+"""
+
+TELLING = 1e-3
+"""Steps are compared while the bound is at most this share of the loss: later nothing can be told."""
 
 
 class AnotherTraining(Exception):
@@ -46,7 +52,8 @@ class Truth:
     def share_used(self, losses: Float[np.ndarray, "models steps"]) -> float:
         """The largest share of the bound that these losses need; above 1 it is another training."""
         apart = np.abs(losses - self.losses[: len(losses)])
-        return float((np.where(np.isfinite(apart), apart, np.inf) / self.bound).max())
+        told = np.isfinite(self.bound)
+        return float((np.where(np.isfinite(apart), apart, np.inf) / self.bound)[:, told].max())
 
     def check(self, title: str, losses: Float[np.ndarray, "models steps"]) -> float:
         """As `share_used`.
@@ -89,8 +96,10 @@ def find_truth(
         errors.append(np.abs(np.stack(runs) - truth).max(axis=0))
     losses = np.stack(truths)
     error = np.maximum.accumulate(np.max(errors, axis=0))
-    ulp = np.spacing(np.abs(losses).max(axis=0).astype(np.float32)).astype(np.float64)
-    return Truth(losses, FACTOR * np.maximum(error, ulp))
+    largest = np.abs(losses).max(axis=0)
+    bound = FACTOR * np.maximum(error, np.spacing(largest.astype(np.float32)))
+    told = np.logical_and.accumulate(bound <= TELLING * largest)
+    return Truth(losses, np.where(told, bound, np.inf))
 
 
 def losses_of(

@@ -1,0 +1,77 @@
+import dataclasses
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.__main__ import PARTS, chosen, main
+from benchmarks.contender import Contender
+from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
+from benchmarks.results import Results
+from benchmarks.sweeps import SWEEPS
+from revinc import PRESETS, UserError
+
+KNOWN = ["transformer-lens", "torch-eager", "jax-loop"]
+
+
+def test_an_unknown_name_lists_the_known_ones(capsys, tmp_path):
+    assert main(["--only", "jax-lop", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "'jax-lop' is unknown; did you mean jax-loop" in said
+    for name in (*PARTS, *(contender.name for contender in all_contenders())):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("only", "quick", "parts", "names"),
+    [
+        (None, False, PARTS, KNOWN),
+        (None, True, ("throughput",), KNOWN),
+        (["sweeps"], False, ["sweeps"], KNOWN),
+        (["jax-loop"], False, ("throughput",), ["jax-loop"]),
+        (["jax-loop", "sweeps"], False, ["sweeps"], ["jax-loop"]),
+    ],
+)
+def test_names_choose_parts_and_contenders(only, quick, parts, names):
+    choice = chosen(only, KNOWN, quick)
+    assert (choice.parts, choice.names) == (parts, names)
+
+
+def test_a_sweep_of_none_of_its_contenders_is_refused():
+    with pytest.raises(UserError, match="sweeps compare"):
+        chosen(["sweeps", "transformer-lens"], KNOWN, False)
+
+
+def test_contenders_have_keys_of_their_own():
+    keys = [contender.key for contender in all_contenders()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_both_transformer_lens_are_listed_and_one_of_them_can_be_installed():
+    listed = {c.name: c.missing for c in all_contenders() if c.name.startswith("transformer-lens")}
+    assert set(listed) == {"transformer-lens", "transformer-lens-4"}
+    assert sum("not installed here" in why for why in listed.values()) == 1
+
+
+def test_sweeps_have_the_tutorials_recipe_among_their_points():
+    assert [c.name for c in sweep_contenders(IN_SWEEPS)] == list(IN_SWEEPS)
+    for sweep in SWEEPS.values():
+        assert PRESETS["tutorial"] in [sweep.recipe(value) for value in sweep.values]
+
+
+def test_two_contenders_from_the_command_to_the_page(monkeypatch, tmp_path, capsys):
+    brief = dataclasses.replace(command.QUICK, rounds=2, seconds=0.0)
+    monkeypatch.setattr(command, "QUICK", brief)
+    eager = Contender("a", "plain torch", "benchmarks.contenders.torch_module:Eager", "torch")
+    ours = Contender("b", "JAX", "benchmarks.contenders.jax_single:StepByStep", "jax")
+    monkeypatch.setattr(command, "all_contenders", lambda quick: [eager, ours])
+    assert main(["--quick", "--out", str(tmp_path)]) == 0
+    entries = Results.load(tmp_path).entries
+    assert [(entry.title, len(entry.seconds)) for entry in entries] == [
+        ("plain torch", 2),
+        ("JAX", 2),
+    ]
+    assert "Throughput" in capsys.readouterr().out
+    assert "| plain torch |" in (tmp_path / "README.md").read_text()
+    before = (tmp_path / "README.md").read_text()
+    assert main(["--redraw", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "README.md").read_text() == before

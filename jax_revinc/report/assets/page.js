@@ -23,7 +23,7 @@ function put(figure, path, value) {
 function draw(place) {
   const picture = pictures[place.dataset.figure];
   const figure = structuredClone(picture.figure);
-  const version = picture.versions[chosen[picture.axis]] ?? {};
+  const version = picture.versions[chosen[picture.axis] ?? 0] ?? {};
   for (const [path, value] of Object.entries(version)) put(figure, path, value);
   const scheme = darkMode.matches && !printing ? "dark" : "light";
   figure.layout.template = templates[scheme];

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from jax_revinc.report.atlas.outcomes import ALL, Masks
+from jax_revinc.report.atlas.outcomes import Masks
 from jax_revinc.report.atlas.rates import Rate
 from jax_revinc.report.atlas.tables import QUANTILES, WHOLE
 from jax_revinc.report.figures import CURVES_LAYOUT
@@ -34,44 +34,55 @@ WIDEST_SHARE = (-0.6, 1.6)
 """The shares of the increment that are in view: of logits that hardly favour answers, shares can be any number."""
 
 
+SPLIT_NAMES = {"train": "training split", "holdout": "holdout"}
+
+BIN_EDGES = np.linspace(0, 1, BINS + 1)
+PERFECT = 1 + 1.5 / BINS
+"""Where the bar of exactly 100% stands: apart, so that it is not taken for one more bin."""
+
+
 def histogram_pictures(models: pd.DataFrame, scopes: Masks) -> Gallery:
     """The distribution of final accuracy on each split, in every scope, with 95% intervals."""
     return {
-        f"histogram-{split}": over_scopes(
-            {
-                s: accuracy_histogram(models[f"{split}_accuracy"][m], split)
-                for s, m in scopes.items()
-            },
-            ("data.0.y", "data.0.error_y", "data.0.text"),
+        f"histogram-{split}": Picture(
+            histogram_figure(split),
+            SCOPE,
+            [bars(models[f"{split}_accuracy"][mask]) for mask in scopes.values()],
         )
         for split in SPLITS
     }
 
 
-def accuracy_histogram(accuracy: pd.Series, split: str) -> go.Figure:
-    """How many models have which accuracy. Below 100% in bins of equal width; exactly 100% is a bar apart."""
-    known = accuracy.dropna().to_numpy()
-    edges = np.linspace(0, 1, BINS + 1)
-    counts = [*np.histogram(known[known < 1], edges)[0].tolist(), int((known == 1).sum())]
-    rates = [Rate(hits, len(known)) for hits in counts]
-    names = [f"{low:.1%} to {high:.1%}" for low, high in itertools.pairwise(edges)]
+def bars(accuracy: pd.Series) -> dict[str, Any]:
+    """How many models have which accuracy, by place in `histogram_figure`.
+
+    Shares are of all models, those that diverged included: they have no accuracy, and no bar.
+    """
+    below = np.histogram(accuracy[accuracy < 1], BIN_EDGES)[0].tolist()
+    rates = [Rate(hits, len(accuracy)) for hits in (*below, int((accuracy == 1).sum()))]
+    names = [f"{low:.1%} to {high:.1%}" for low, high in itertools.pairwise(BIN_EDGES)]
     names.append("exactly 100%")
-    # A small gap keeps the last bar apart, so that it is not taken for one more bin.
-    centres = [*((edges[:-1] + edges[1:]) / 2), 1 + 1.5 / BINS]
+    # Of an empty bin nothing is drawn: its interval would only be noise.
+    return {
+        "data.0.y": [digits(rate.value) for rate in rates],
+        "data.0.error_y.array": [digits(r.bounds[1] - r.value) if r.hits else 0 for r in rates],
+        "data.0.error_y.arrayminus": [
+            digits(r.value - r.bounds[0]) if r.hits else 0 for r in rates
+        ],
+        "data.0.text": [
+            f"{name}: {rate.text}, {rate.hits:,}" if rate.hits else ""
+            for name, rate in zip(names, rates, strict=True)
+        ],
+    }
+
+
+def histogram_figure(split: str) -> go.Figure:
+    """Bars of equal width below 100%, and one of exactly 100%; how high they are, `bars` says."""
+    middles = (BIN_EDGES[:-1] + BIN_EDGES[1:]) / 2
     figure = go.Figure(
         go.Bar(
-            x=np.round(centres, 5).tolist(),
-            y=[digits(rate.value) for rate in rates],
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                # An empty bin's line would only be noise.
-                "array": [digits(r.bounds[1] - r.value) if r.hits else 0 for r in rates],
-                "arrayminus": [digits(r.value - r.bounds[0]) if r.hits else 0 for r in rates],
-                "thickness": 1,
-                "width": 0,
-            },
-            text=[f"{name}: {r.text}, {r.hits:,}" for name, r in zip(names, rates, strict=True)],
+            x=[*np.round(middles, 5).tolist(), PERFECT],
+            error_y={"type": "data", "symmetric": False, "thickness": 1, "width": 0},
             textposition="none",
             width=0.92 / BINS,
             hovertemplate="%{text}<extra></extra>",
@@ -80,53 +91,45 @@ def accuracy_histogram(accuracy: pd.Series, split: str) -> go.Figure:
     return figure.update_layout(
         title={"text": f"Accuracy on the {SPLIT_NAMES[split]}"},
         meta={"colours": [split]},
-        margin=MARGIN,
+        margin={"l": 60, "r": 12, "t": 48, "b": 44},
         xaxis={
             "title": "tokens predicted right",
-            "range": [0, 1 + 2.6 / BINS],
-            "tickvals": [0, 0.25, 0.5, 0.75, 1 + 1.5 / BINS],
+            "range": [0, PERFECT + 1.1 / BINS],
+            "tickvals": [0, 0.25, 0.5, 0.75, PERFECT],
             "ticktext": ["0%", "25%", "50%", "75%", "=100%"],
         },
         yaxis={"title": "share of the models", "tickformat": ".0%", "rangemode": "tozero"},
     )
 
 
-SPLIT_NAMES = {"train": "training split", "holdout": "holdout"}
-MARGIN = {"l": 60, "r": 12, "t": 48, "b": 44}
+BANDS = {"q05": None, "q95": "tonexty", "q25": None, "q75": "tonexty", "q50": None}
+"""The lines of a band figure, and where each fills down to: the line before it. The median is on top."""
 
 
 def curve_pictures(curves: pd.DataFrame) -> Gallery:
     """Loss and accuracy on both splits during training, as bands of quantiles, in every scope."""
-    return {
-        f"curves-{quantity}-{split}": over_scopes(
-            {
-                str(scope): band_figure(of_scope, quantity, split)
-                for scope, of_scope in curves[curves["metric"] == f"{split}_{quantity}"].groupby(
-                    "scope", sort=False
-                )
-            },
-            [f"data.{i}.y" for i in range(len(QUANTILES))],
+    gallery = {}
+    for metric, of_metric in curves.groupby("metric", sort=False):
+        split, quantity = str(metric).split("_")
+        by_scope = of_metric.groupby("scope", sort=False)
+        versions = [
+            {f"data.{i}.y": [digits(v) for v in of_scope[name]] for i, name in enumerate(BANDS)}
+            for _, of_scope in by_scope
+        ]
+        steps = sorted(of_metric["step"].unique().tolist())
+        gallery[f"curves-{quantity}-{split}"] = Picture(
+            band_figure(steps, quantity, split), SCOPE, versions
         )
-        for quantity in ("loss", "accuracy")
-        for split in SPLITS
-    }
+    return gallery
 
 
-def band_figure(curves: pd.DataFrame, quantity: str, split: str) -> go.Figure:
-    """The median of a metric within bands that hold 50% and 90% of the models."""
+def band_figure(steps: list[int], quantity: str, split: str) -> go.Figure:
+    """The median of a metric within bands that hold 50% and 90% of the models; their heights come later."""
     figure = go.Figure()
-    # The first of two lines has no fill, the second fills down to it; the median comes last, on top.
-    for name, fill in (
-        ("q05", None),
-        ("q95", "tonexty"),
-        ("q25", None),
-        ("q75", "tonexty"),
-        ("q50", None),
-    ):
+    for name, fill in BANDS.items():
         is_median = name == "q50"
         figure.add_scatter(
-            x=curves["step"].tolist(),
-            y=[digits(value) for value in curves[name]],
+            x=steps,
             name="median" if is_median else f"{QUANTILES[name]:.0%}",
             mode="lines",
             fill=fill,
@@ -134,35 +137,20 @@ def band_figure(curves: pd.DataFrame, quantity: str, split: str) -> go.Figure:
             line={"width": 2.4 if is_median else 0},
             hovertemplate="%{y:.3~g}" if quantity == "loss" else "%{y:.1%}",
         )
-    figure.update_layout(
+    return figure.update_layout(
         CURVES_LAYOUT,
         title={"text": f"{quantity.capitalize()}: {SPLIT_NAMES[split]}"},
         meta={"colours": [split]},
         showlegend=False,
+        yaxis=QUANTITIES[quantity],
     )
-    if quantity == "loss":
-        axis = {"type": "log", "title": "cross-entropy (nats)", "dtick": 1, "tickformat": "~g"}
-    else:
-        axis = {"range": [0, 1.03], "tickformat": ".0%", "title": "tokens predicted right"}
-    return figure.update_layout(yaxis=axis)
 
 
-def over_scopes(figures: Mapping[str, go.Figure], paths: Sequence[str]) -> Picture:
-    """One picture of the figures of all scopes, which differ at some paths only."""
-    first = figures[ALL]
-    if len(figures) == 1:
-        return Picture(first)
-    versions = [
-        {path: at(figure.to_plotly_json(), path) for path in paths} for figure in figures.values()
-    ]
-    return Picture(first, SCOPE, versions)
-
-
-def at(figure: Any, path: str) -> Any:
-    """What stands at a path such as ``data.0.y`` of a figure's JSON."""
-    for key in path.split("."):
-        figure = figure[int(key) if key.isdigit() else key]
-    return figure
+QUANTITIES: dict[str, dict[str, Any]] = {
+    "loss": {"type": "log", "title": "cross-entropy (nats)", "dtick": 1, "tickformat": "~g"},
+    "accuracy": {"range": [0, 1.03], "tickformat": ".0%", "title": "tokens predicted right"},
+}
+"""The vertical axes of curves."""
 
 
 def rate_pictures(points: pd.DataFrame) -> Gallery:

@@ -71,6 +71,9 @@ def write_atlas(population: Population, moved: Callable[[int], None] = lambda _:
         answers = survey(population, numbers, folder / ANSWERS, moved)
     tables = atlas_tables(population, answers)
     write_tables(tables, folder)
+    for name in TABLES.keys() - tables.keys():  # of an earlier atlas, of which that was true
+        for kind in ("parquet", "csv"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
     page, path = atlas_page(population, tables), population.path / ATLAS
     write_atomically(path, lambda file: file.write_text(page, encoding="utf-8"))
     return path
@@ -149,7 +152,9 @@ def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
 def headline(tables: dict[str, pd.DataFrame]) -> list[str]:
     """What the population says, in sentences."""
     said = sentences.reached(tables["models"], tables["points"])
-    return said + (sentences.learned(tables["claims"]) if "claims" in tables else [])
+    return said + (
+        sentences.learned(tables["models"], tables["claims"]) if "claims" in tables else []
+    )
 
 
 def recipe_sentence(population: Population) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from jax_revinc.population.success import interval, rate_text
+from jax_revinc.population import success
+
+# A page asks for the same ones again and again, and each takes milliseconds.
+interval, rate_text = functools.cache(success.interval), functools.cache(success.rate_text)
 
 FEWEST = 10
 """Models that a group must have before it is compared with another."""

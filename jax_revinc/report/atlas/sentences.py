@@ -25,7 +25,7 @@ MAKERS = {
 }
 """What may make most of the increment, in words."""
 
-WHERE = {"generalising": "In models that generalise", "not generalising": "In those that do not"}
+WHERE = {"generalising": "In models that generalise", "not generalising": "In models that do not"}
 
 
 def reached(models: pd.DataFrame, points: pd.DataFrame) -> list[str]:
@@ -57,8 +57,12 @@ def best_point(points: pd.DataFrame) -> list[str]:
     """Where most models generalise, if there are several points."""
     if len(points) == 1:
         return []
-    best = points.sort_values(["holdout_perfect_rate", "holdout_accuracy"]).iloc[-1]
+    best = points.sort_values(
+        ["holdout_perfect_rate", "holdout_accuracy"], na_position="first"
+    ).iloc[-1]
     rate = Rate(int(best["holdout_perfect"]), int(best["models"]))
+    if not rate.hits:
+        return ["No model generalises at any of these points."]
     where = point_name(best["lr"], best["weight_decay"], best["split"])
     return [
         f"The point with the most models that generalise is {where}: {rate.text}, {rate.hits:,} of {rate.n:,}. It "
@@ -66,10 +70,11 @@ def best_point(points: pd.DataFrame) -> list[str]:
     ]
 
 
-def learned(rates: pd.DataFrame) -> list[str]:
+def learned(models: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
     """What the models learned, and whether those that generalise differ.
 
     Args:
+        models: from `models_table`.
         rates: from `claims_table`.
     """
     by_claim = {
@@ -77,16 +82,16 @@ def learned(rates: pd.DataFrame) -> list[str]:
         for key, row in rates.set_index(["claim", "part", "group"]).iterrows()
     }
     verdicts = rates.drop_duplicates(["claim", "part"]).set_index(["claim", "part"])["compared"]
+    asked = " that did not diverge" if models[DIVERGED].notna().any() else ""
 
     def side_by_side(claim: str) -> str:
-        whole, yes, no = (
-            by_claim[claim, WHOLE, g] for g in ("all", "generalising", "not generalising")
-        )
+        whole, yes, no = (by_claim[claim, WHOLE, group] for group in ("all", *WHERE))
+        said = f"{whole.text} of the {count(whole.n, 'model')}{asked}"
         if not yes.n or not no.n:
-            return f"{whole.text} of all models"
+            return said
         return (
-            f"{whole.text} of all models, {yes.text} of the {yes.n:,} that generalise and {no.text} of the {no.n:,} "
-            f"that do not ({VERDICTS[verdicts[claim, WHOLE]]})"
+            f"{said}: {yes.text} of the {yes.n:,} that generalise and {no.text} of the {no.n:,} that do not "
+            f"({VERDICTS[verdicts[claim, WHOLE]]})"
         )
 
     said = [f"Attention reads every deciding position in {side_by_side('attention_reverses')}."]

@@ -114,7 +114,7 @@ def details(population: Population, chosen: pd.DataFrame, with_claims: bool) -> 
             "Recipe": point_name(*(model[name] for name in SWEPT)),
             "Seeds": seeds,
         }
-        sentences = claims_of(model, cfg, task).sentences(cfg) if with_claims else []
+        sentences = claims_of(model.to_dict(), cfg, task).sentences(cfg) if with_claims else []
         command = train_command(population.run_config(int(str(number))), f"runs/model-{number}")
         hidden = " hidden" if i else ""
         parts.append(

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def claim_columns(cfg: HookedTransformerConfig, task: Task) -> dict[str, list[st
     }
 
 
-def claims_of(row: pd.Series, cfg: HookedTransformerConfig, task: Task) -> Claims:
+def claims_of(row: Mapping[Any, Any], cfg: HookedTransformerConfig, task: Task) -> Claims:
     """The claims on one model, from its row of the table."""
     shapes: dict[str, tuple[int, ...]] = {
         "accuracy": (),
@@ -82,7 +82,7 @@ def claims_of(row: pd.Series, cfg: HookedTransformerConfig, task: Task) -> Claim
         "reading": (cfg.n_layers, cfg.n_heads, -1),
     }
     fields: dict[str, Any] = {
-        field: np.array(row[names].tolist()).reshape(shapes.get(field, (-1,)))
+        field: np.array([row[name] for name in names]).reshape(shapes.get(field, (-1,)))
         for field, names in claim_columns(cfg, task).items()
     }
     return Claims(**fields)

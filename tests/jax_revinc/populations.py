@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 from jax_revinc import PRESETS
 from jax_revinc.population import load
@@ -17,6 +18,32 @@ RECIPE = dataclasses.replace(
     eval_every=20,
 )
 FLAGS = f"--n-layers 1 --steps 60 --eval-every 20 --width {WIDTH}".split()
+
+
+STRICKEN = """
+import os, sys, time
+from jax_revinc.__main__ import main
+from jax_revinc.population.progress import Progress
+
+finished = Progress.finished
+
+def finish_and_fall(self, measured):
+    finished(self, measured)
+    os.kill(os.getpid(), {signal:d})
+    time.sleep(1)
+
+Progress.finished = finish_and_fall
+sys.exit(main())
+"""
+"""A program that sends itself a signal when it has finished a chunk."""
+
+
+def command(*flags, stricken_by=None):
+    """The command that trains a population, or one that ends by a signal after its first chunk."""
+    program = (
+        ["-m", "jax_revinc"] if stricken_by is None else ["-c", STRICKEN.format(signal=stricken_by)]
+    )
+    return [sys.executable, *program, "population", *map(str, flags), *FLAGS]
 
 
 def bits(weights):

@@ -11,22 +11,24 @@ from typing import NamedTuple
 
 import jax
 import pytest
+from jax._src import distributed
 from rich.console import Console
 
-from jax_revinc import UserError, train
+from jax_revinc import UserError
 from jax_revinc.__main__ import make_parser
 from jax_revinc.population import load, train_population
-from jax_revinc.population import store as names
 from jax_revinc.population.processes import use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.success import success_table
+from jax_revinc.training import draw_weights
 from revinc.cli import run_command
+from revinc.run_writer import RunWriter
 from revinc.sweep import IDENTITY, sweep
 
-from .populations import FLAGS, RECIPE, WIDTH, names_below, outcomes
+from .populations import FLAGS, RECIPE, WIDTH, command, names_below, outcomes
 
 SEEDS = 48
-"""Enough for a dozen chunks, so that a process can be stopped between them."""
+"""Enough for a dozen chunks."""
 
 
 class Outcome(NamedTuple):
@@ -59,9 +61,9 @@ def start(tmp_path):
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     started = []
 
-    def start_(out, *flags):
+    def start_(out, *flags, **how):
         process = subprocess.Popen(
-            [sys.executable, "-m", "jax_revinc", "population", "--out", str(out), *flags],
+            command("--out", out, *flags, **how),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,17 +83,6 @@ def whole(tmp_path_factory):
     """The population of `SEEDS` seeds, trained without interruption."""
     out = tmp_path_factory.mktemp("populations") / "whole"
     return train_population(RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH)
-
-
-def wait_for(process, file):
-    """Return as soon as the process has written `file`."""
-    while not file.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.005)
-
-
-def first_chunk(folder):
-    return folder / names.METRICS / "000000.parquet"
 
 
 def assert_same_store(folder, whole):
@@ -255,19 +246,44 @@ def test_seeds_alone_tell_how_to_add_to_a_store(run_cli, whole):
 
 
 def test_a_run_folder_is_no_store(run_cli, tmp_path):
-    run = train(RECIPE, tmp_path / "run")
-    before = names_below(run.path)
+    run = tmp_path / "run"
+    with RunWriter(run, RECIPE, {"name": "xla"}, lambda: draw_weights(RECIPE)):
+        pass
+    before = names_below(run)
     for flags in (["--seeds", "1"], ["--seeds", "1", "--resume"]):
-        outcome = run_cli("--out", run.path, *flags)
+        outcome = run_cli("--out", run, *flags)
         assert outcome.status == 2
         assert "belong to no population" in outcome.err[0]
-    assert names_below(run.path) == before
+    assert names_below(run) == before
 
 
 def test_a_number_of_devices_comes_too_late_once_jax_has_looked(whole):
     use_cpu_devices(None)
     with pytest.raises(UserError, match="devices can't be set"):
         use_cpu_devices(37)
+
+
+@pytest.mark.parametrize(
+    ("flags", "phrase"),
+    [
+        ("--processes 2", "coordinator_address should be defined"),
+        ("--coordinator localhost:1 --processes 2 --process 2", "process_id < num_processes"),
+        ("--coordinator localhost:1 --processes 0 --process 0", "process_id < num_processes"),
+        ("--distributed", "coordinator_address should be defined"),
+    ],
+)
+def test_other_processes_that_cannot_be_found_are_one_sentence(
+    run_cli, tmp_path, monkeypatch, flags, phrase
+):
+    # As if JAX had not looked for devices yet: a process joins others first.
+    monkeypatch.setattr(distributed.xla_bridge, "backends_are_initialized", lambda: False)
+    outcome = run_cli("--out", tmp_path / "new", "--seeds", "1", *flags.split())
+    assert (outcome.status, outcome.out) == (2, "")
+    (sentence,) = outcome.err
+    assert "the other processes can't be joined" in sentence
+    assert phrase in sentence
+    assert "--coordinator HOST:PORT, --processes and --process" in sentence
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_one_sentence(run_cli, tmp_path, full_disk):
@@ -283,9 +299,7 @@ def test_a_full_disk_is_one_sentence(run_cli, tmp_path, full_disk):
 
 def test_after_kill_9_a_resume_ends_in_the_same_store(start, whole, tmp_path):
     out = tmp_path / "new"
-    process = start(out, "--seeds", str(SEEDS), *FLAGS)
-    wait_for(process, first_chunk(out))
-    process.kill()
+    process = start(out, "--seeds", SEEDS, stricken_by=signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert 0 < len(load(out)) < SEEDS
     train_population(RECIPE, load(out).planned, out, resume=True)
@@ -294,11 +308,7 @@ def test_after_kill_9_a_resume_ends_in_the_same_store(start, whole, tmp_path):
 
 def test_ctrl_c_is_one_sentence_and_loses_nothing_finished(start, whole, tmp_path):
     out = tmp_path / "new"
-    process = start(out, "--seeds", str(SEEDS), *FLAGS)
-    wait_for(process, first_chunk(out))
-    with pytest.raises(UserError, match="being written by another process"):
-        train_population(RECIPE, whole.planned, out, resume=True)
-    process.send_signal(signal.SIGINT)
+    process = start(out, "--seeds", SEEDS, "--devices", 1, stricken_by=signal.SIGINT)
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert stderr.splitlines() == [
@@ -314,13 +324,13 @@ def test_ctrl_c_is_one_sentence_and_loses_nothing_finished(start, whole, tmp_pat
 def test_killed_at_random_moments_it_ends_in_the_same_store(start, whole, tmp_path, seed):
     out, rng = tmp_path / "new", random.Random(seed)
     for _ in range(5):
-        process = start(out, "--seeds", str(SEEDS), "--resume", *FLAGS)
+        process = start(out, "--seeds", SEEDS, "--resume")
         try:
             process.communicate(timeout=rng.uniform(2, 8))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    process = start(out, "--seeds", str(SEEDS), "--resume", *FLAGS)
+    process = start(out, "--seeds", SEEDS, "--resume")
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     assert_same_store(out, whole)
@@ -329,9 +339,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_store(start, whole, tmp_pa
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_models(start, tmp_path):
     def peak(n_models):
-        process = start(
-            tmp_path / str(n_models), "--seeds", str(n_models), "--devices", "1", *FLAGS
-        )
+        process = start(tmp_path / str(n_models), "--seeds", n_models, "--devices", 1)
         process.stdout.read()
         _, status, used = os.wait4(process.pid, 0)
         assert status == 0

@@ -103,4 +103,4 @@ def model_size(cfg: HookedTransformerConfig) -> str:
 
 def count(number: int, thing: str) -> str:
     """A number and its noun."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"

@@ -756,4 +756,6 @@ def test_axes_and_distributions_can_be_chosen(opened, tables):
     np.testing.assert_allclose(tab.evaluate(band), expected["q50"], rtol=1e-3)
     assert not [event for event in events if event.startswith("error")]
     tab.set_viewport_size({"width": 360, "height": 800})
+    tab.reload()
+    tab.locator("[data-figure='pattern-1-0'] .gtitle").wait_for()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

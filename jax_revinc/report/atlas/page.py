@@ -317,7 +317,8 @@ def rates_table(rates: pd.DataFrame) -> str:
 
 CLAIMS = (
     "The tutorial's claims, put to every model that did not diverge. Dots are rates and lines their 95% intervals: where two "
-    "lines are apart, models that generalise differ from the others; where they overlap, no difference is shown. "
+    "lines are apart, models that generalise differ from the others; where they overlap, no difference is shown. Two components may "
+    "both make most of the increment, the others then undoing some of it. "
 )
 MIXED = (
     "Both groups mix models of all hyperparameters, so a difference may be one of hyperparameters."

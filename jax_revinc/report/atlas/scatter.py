@@ -8,7 +8,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from jax_revinc.report import markup
-from jax_revinc.report.atlas.figures import digits
+from jax_revinc.report.atlas.figures import LEGEND_BELOW, digits
 from jax_revinc.report.atlas.outcomes import OUTCOME, OUTCOMES
 from jax_revinc.report.atlas.shown import short_name
 from jax_revinc.report.atlas.tables import BEST_READING
@@ -81,8 +81,8 @@ def scatter_picture(chosen: pd.DataFrame) -> Gallery:
     figure.update_layout(
         title={"text": "Models"},
         meta={"colours": [*(STYLES[name][0] for name in by_outcome), "mark"], "axes": values},
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom"},
-        margin={"l": 64, "r": 12, "t": 64, "b": 48},
+        legend={**LEGEND_BELOW, "y": -0.16},
+        margin={"l": 64, "r": 12, "t": 40, "b": 8},
         xaxis=values[across]["axis"],
         yaxis=values[up]["axis"],
         hovermode="closest",

@@ -62,13 +62,14 @@ def test_two_contenders_from_the_command_to_the_page(monkeypatch, tmp_path, caps
     brief = dataclasses.replace(command.QUICK, rounds=2, seconds=0.0)
     monkeypatch.setattr(command, "QUICK", brief)
     eager = Contender("a", "plain torch", "benchmarks.contenders.torch_module:Eager", "torch")
-    ours = Contender("b", "JAX", "benchmarks.contenders.jax_single:StepByStep", "jax")
-    monkeypatch.setattr(command, "all_contenders", lambda quick: [eager, ours])
+    made = "benchmarks.contenders.torch_ensemble:EagerEnsemble"
+    many = Contender("b", "side by side", made, "torch", 2, {"threads": 1})
+    monkeypatch.setattr(command, "all_contenders", lambda quick: [eager, many])
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     entries = Results.load(tmp_path).entries
     assert [(entry.title, len(entry.seconds)) for entry in entries] == [
         ("plain torch", 2),
-        ("JAX", 2),
+        ("side by side", 2),
     ]
     assert "Throughput" in capsys.readouterr().out
     assert "| plain torch |" in (tmp_path / "README.md").read_text()

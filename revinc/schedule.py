@@ -39,20 +39,10 @@ def draw_many_batches(
     """
     n_train, n_steps = len(train_rows[0]), stop - start
     counts_per_step = -(-batch_size // WORDS_PER_COUNT)
-    words = np.stack(
-        [
-            philox_words(
-                seed,
-                "batches",
-                start * counts_per_step,
-                n_steps * counts_per_step * WORDS_PER_COUNT,
-            )
-            for seed in seeds
-        ]
-    )
-    uniform = unit_interval(
-        words.reshape(len(seeds), n_steps, counts_per_step * WORDS_PER_COUNT)[..., :batch_size]
-    )
+    words_per_step = counts_per_step * WORDS_PER_COUNT
+    first, n_words = start * counts_per_step, n_steps * words_per_step
+    words = np.stack([philox_words(seed, "batches", first, n_words) for seed in seeds])
+    uniform = unit_interval(words.reshape(len(seeds), n_steps, words_per_step)[..., :batch_size])
 
     chosen = np.full(uniform.shape, -1, dtype=np.int32)
     for slot, last in enumerate(range(n_train - batch_size, n_train)):

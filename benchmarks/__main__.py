@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 from rich.console import Console
@@ -84,10 +83,10 @@ def benchmark_command(args: argparse.Namespace) -> int | None:
     # This process draws weights and judges; the accelerator is the contenders'.
     jax.config.update("jax_platforms", "cpu")
     try:
-        results = benchmark(choice, contenders, args, console)
+        for results in benchmark(choice, contenders, args, console):
+            results.save(args.out)  # whatever happens to the next part
     except (AnotherTraining, WorkerFailed) as error:
         return fail(args.parser, str(error), 1)
-    results.save(args.out)
     for sheet in all_sheets(results):
         console.print()
         console.print(sheet.for_terminal())
@@ -97,10 +96,10 @@ def benchmark_command(args: argparse.Namespace) -> int | None:
 
 def benchmark(
     choice: Choice, contenders: Sequence[Contender], args: argparse.Namespace, console: Console
-) -> Results:
-    """Measure the chosen parts, one after the other."""
+) -> Iterator[Results]:
+    """Measure the chosen parts, one after the other: what is known after each."""
     effort = QUICK if args.quick else FULL
-    fresh = Results(
+    results = Results(
         command=shlex.join(["python", "-m", "benchmarks", *args.given]),
         machine=describe_machine(),
         settings={
@@ -111,20 +110,20 @@ def benchmark(
             "rounds of sweeps": PER_POINT.rounds,
         },
     )
-    console.print(", ".join(f"{name} {value}" for name, value in fresh.machine.items()))
+    console.print(", ".join(f"{name} {value}" for name, value in results.machine.items()))
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        measured: dict[str, Any] = {}
         if "throughput" in choice.parts:
             n_steps = sum(map(effort.steps_of, contenders)) + 1
             with followed(console, "throughput", n_steps) as follow:
                 recipe = PRESETS["tutorial"]
-                measured["entries"] = measure(contenders, recipe, effort, home, follow)
+                entries = measure(contenders, recipe, effort, home, follow)
+            yield (results := dataclasses.replace(results, entries=entries))
         if "whole-runs" in choice.parts:
-            measured["whole_runs"] = whole_runs(home, console)
+            yield (results := dataclasses.replace(results, whole_runs=whole_runs(home, console)))
         if "sweeps" in choice.parts:
-            measured["sweeps"] = sweeps(sweep_contenders(choice.names), home, console)
-    return dataclasses.replace(fresh, **measured)
+            compared = sweep_contenders(choice.names)
+            yield dataclasses.replace(results, sweeps=sweeps(compared, home, console))
 
 
 def whole_runs(home: Path, console: Console) -> dict[str, list[float]]:

@@ -75,6 +75,7 @@ def test_a_start_holds_the_weights_given(engine):
         assert bits({n: w[i] for n, w in stacked.items()}) == bits(draw_weights(run))
 
 
+@pytest.mark.slow
 def test_each_run_is_trained_as_by_an_engine_of_its_own():
     engine, runs = XlaPopulation(WIDE, WIDTH), some_runs(WIDE)
     state, losses = begin(engine, runs), []

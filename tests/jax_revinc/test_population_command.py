@@ -306,6 +306,7 @@ def test_after_kill_9_a_resume_ends_in_the_same_store(start, whole, tmp_path):
     assert_same_store(out, whole)
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_one_sentence_and_loses_nothing_finished(start, whole, tmp_path):
     out = tmp_path / "new"
     process = start(out, "--seeds", SEEDS, "--devices", 1, stricken_by=signal.SIGINT)

@@ -85,6 +85,7 @@ def assert_same_store(folder, whole):
     assert names_below(folder) == names_below(whole.path)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_may_be_started_again_while_the_others_go_on(job, whole, tmp_path):
     two = job(2)
     first, second = two.start(0), two.start(1, stricken_by=signal.SIGKILL)

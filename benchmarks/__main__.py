@@ -123,7 +123,9 @@ def benchmark(
             yield (results := dataclasses.replace(results, whole_runs=whole_runs(home, console)))
         if "sweeps" in choice.parts:
             compared = sweep_contenders(choice.names)
-            yield dataclasses.replace(results, sweeps=sweeps(compared, home, console))
+            for axis, points in sweeps(compared, home, console):
+                swept = results.sweeps | {axis: points}
+                yield (results := dataclasses.replace(results, sweeps=swept))
 
 
 def whole_runs(home: Path, console: Console) -> dict[str, list[float]]:
@@ -134,14 +136,14 @@ def whole_runs(home: Path, console: Console) -> dict[str, list[float]]:
     return {title: list(timing.seconds) for title, timing in timings.items()}
 
 
-def sweeps(contenders: Sequence[Contender], home: Path, console: Console) -> dict[str, list[Point]]:
-    """The points of every sweep."""
-    points = {}
+def sweeps(
+    contenders: Sequence[Contender], home: Path, console: Console
+) -> Iterator[tuple[str, list[Point]]]:
+    """The points of every sweep, one sweep after the other."""
     per_point = sum(map(PER_POINT.steps_of, contenders))
     for axis, sweep in SWEEPS.items():
         with followed(console, f"sweep of {axis}", per_point * len(sweep.values)) as follow:
-            points[axis] = measure_sweep(sweep, contenders, PER_POINT, home / axis, follow)
-    return points
+            yield axis, measure_sweep(sweep, contenders, PER_POINT, home / axis, follow)
 
 
 @contextmanager

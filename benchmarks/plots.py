@@ -45,9 +45,11 @@ def save(figure: Any, path: Path) -> None:
 
 def throughput_figure(entries: Sequence[Entry]) -> Any:
     """Steps per second of all models together against their number; both axes logarithmic."""
+    import matplotlib as mpl
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 5.5))
+    axes.set_prop_cycle(color=[*mpl.color_sequences["Dark2"], *mpl.color_sequences["tab10"]])
     timed = [entry for entry in entries if entry.seconds]
     markers = iter("osD^vPX*<>hp8dosD^vPX")
     for title, group in groupby(timed, key=lambda entry: entry.title):

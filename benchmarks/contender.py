@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from revinc import TrainConfig
+from revinc.engine import Engine
 from revinc.weights import StateDict
 
 
@@ -33,6 +34,20 @@ class Trainer(Protocol):
 
     def device_bytes(self) -> int | None:
         """The most memory of an accelerator that was in use; None where there is none."""
+
+
+class OneRun:
+    """What trainers share that run one model on an `Engine`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self.device = engine, engine.device
+
+    def start(self, weights: StateDict) -> None:
+        self._state = self._engine.start({name: array[0] for name, array in weights.items()})
+
+    def advance(self, batches: np.ndarray) -> np.ndarray:
+        self._state, losses = self._engine.advance(self._state, batches[0])
+        return losses[None]
 
 
 MakeTrainer = Callable[..., Trainer]

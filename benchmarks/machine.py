@@ -9,14 +9,8 @@ from pathlib import Path
 
 import torch
 
+from revinc.cores import usable_cores
 from revinc.provenance import installed_versions, source_commit
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def describe_machine() -> dict[str, str]:

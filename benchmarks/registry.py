@@ -10,7 +10,7 @@ from importlib import metadata
 import torch
 
 from benchmarks.contender import Contender
-from benchmarks.machine import usable_cores
+from revinc.cores import usable_cores
 
 HERE = "benchmarks.contenders"
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from revinc.config import HookedTransformerConfig, TrainConfig, train_fields
+from revinc.config import SEEDS, HookedTransformerConfig, TrainConfig, train_fields
 from revinc.errors import UserError, near_names
 from revinc.presets import PRESETS
 from revinc.runs import CONFIG, Run
@@ -167,7 +167,7 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
     else:
         training["snapshots"] = tuple(step for step in base.snapshots if step <= steps)
     if "seed" in given:
-        seeds = dict.fromkeys(("init_seed", "data_seed", "split_seed"), given["seed"])
+        seeds = dict.fromkeys(SEEDS, given["seed"])
         training = seeds | training
     return dataclasses.replace(base, model=model, task=task, **training)
 

@@ -18,6 +18,7 @@ NORMALIZATION_TYPES = ("LN", "LNPre", None)
 DTYPES = ("float32", "float64")
 SPLITS = ("prefix", "random")
 LR_SCHEDULES = ("constant", "cosine")
+SEEDS = ("init_seed", "data_seed", "split_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,7 @@ class TrainConfig:
             require_number(rate, getattr(self, rate))
         for decay in ("b1", "b2"):
             require_number(decay, getattr(self, decay), below=1.0)
-        for seed in ("init_seed", "data_seed", "split_seed"):
+        for seed in SEEDS:
             require_int(seed, getattr(self, seed), at_least=0)
             if getattr(self, seed) >= 2**32:
                 raise UserError(f"{seed} must be below 2**32, not {getattr(self, seed)}")
@@ -222,7 +223,8 @@ class TrainConfig:
     def with_seed(self, seed: int) -> TrainConfig:
         """The same run with all three seeds set to `seed`."""
         seed = operator.index(seed)  # numpy's integers too
-        return dataclasses.replace(self, init_seed=seed, data_seed=seed, split_seed=seed)
+        seeds: dict[str, Any] = dict.fromkeys(SEEDS, seed)
+        return dataclasses.replace(self, **seeds)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Three sections, ``model``, ``task`` and ``train``, that JSON can hold."""

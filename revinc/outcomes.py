@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from revinc.atomic import write_atomically
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.engine import METRICS, Engine, evaluation_steps
 from revinc.errors import UserError
 from revinc.provenance import installed_versions
+from revinc.recorded_tables import UNREADABLE, read_table, said, write_table
 from revinc.trainer import points
 from revinc.weights import StateDict
 
@@ -27,10 +23,8 @@ FIRST_LOSSES = 100
 
 COLUMNS = ("seed", "losses", *METRICS)
 
-RECORD = b"jax-revinc"
-"""The key in the file's metadata under which these stand:"""
-
 PARTS = ("config", "made_by")
+"""What the file's record has."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +57,8 @@ class Outcomes:
 
     def save(self, path: Path) -> None:
         """Write ``path``, a Parquet file, atomically."""
-        table = pa.Table.from_pandas(self.table, preserve_index=False)
-        record = json.dumps({"config": self.config.to_dict(), "made_by": self.made_by})
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), RECORD: record})
-        write_atomically(path, partial(pq.write_table, table))
+        record = {"config": self.config.to_dict(), "made_by": self.made_by}
+        write_table(path, self.table, record)
 
     @classmethod
     def load(cls, path: Path) -> Outcomes:
@@ -76,15 +68,13 @@ class Outcomes:
             UserError: if the file is missing, damaged or some other program's.
         """
         try:
-            table = pq.ParquetFile(path).read()
-            record = json.loads((table.schema.metadata or {}).get(RECORD, b"{}"))
+            table, record = read_table(path)
             lacking = {*COLUMNS, *PARTS} - {*table.column_names, *record}
             if lacking:
                 raise UserError(f"it lacks {', '.join(sorted(lacking))}")
             config = TrainConfig.from_dict(record["config"])
-        except (OSError, pa.ArrowException, ValueError) as error:
-            why = " ".join(str(error).split())  # Arrow's may be many lines
-            raise UserError(f"{path} holds no outcomes that can be read: {why}") from error
+        except UNREADABLE as error:
+            raise UserError(f"{path} holds no outcomes that can be read: {said(error)}") from error
         return cls(config, table.to_pandas(), record["made_by"])
 
 

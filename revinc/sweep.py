@@ -10,13 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from revinc.config import TrainConfig, differences
+from revinc.config import SEEDS, TrainConfig, differences
 from revinc.errors import UserError
 
 SWEPT = ("lr", "weight_decay", "split")
 """Fields of the config in which the models of a population may differ, beside their seeds."""
-
-SEEDS = ("init_seed", "data_seed", "split_seed")
 
 IDENTITY = (*SWEPT, *SEEDS)
 """What tells a population's models apart. None is known by a number of its own."""

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.contender import OneRun
 from jax_revinc.compilation_cache import enable_compilation_cache
 from jax_revinc.engines import XlaEngine
 from jax_revinc.engines.xla import State, in_words, update
@@ -16,20 +17,12 @@ from revinc.dataset import make_dataset
 from revinc.weights import StateDict
 
 
-class CompiledLoop:
+class CompiledLoop(OneRun):
     """What ``jax-revinc train`` runs: `XlaEngine`, a chunk of steps per call."""
 
     def __init__(self, cfg: TrainConfig, width: int = 1) -> None:  # noqa: ARG002
         enable_compilation_cache()
-        self._engine = XlaEngine(cfg)
-        self.device = self._engine.device
-
-    def start(self, weights: StateDict) -> None:
-        self._state = self._engine.start({name: array[0] for name, array in weights.items()})
-
-    def advance(self, batches: np.ndarray) -> np.ndarray:
-        self._state, losses = self._engine.advance(self._state, batches[0])
-        return losses[None]
+        super().__init__(XlaEngine(cfg))
 
     def device_bytes(self) -> int | None:
         return peak_device_bytes(jax.local_devices())

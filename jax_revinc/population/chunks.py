@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from jax_revinc.population.arrays import WeightArrays
 from revinc import UserError
-from revinc.atomic import write_atomically
 from revinc.engine import METRICS
 from revinc.provenance import installed_versions, source_commit
+from revinc.recorded_tables import UNREADABLE, read_table, said, write_table
 from revinc.sweep import IDENTITY
 from revinc.weights import StateDict
-
-RECORD = b"jax-revinc"
-"""The key in a file's metadata under which its record stands."""
 
 DIVERGED = "diverged_at"
 
@@ -51,13 +45,7 @@ class Chunks:
         """
         self.arrays.write(chunk, weights)
         record = {"recipe": self.recipe, "weights": digest(weights), **provenance()}
-        table = pa.Table.from_pandas(models, preserve_index=False)
-        table = table.replace_schema_metadata(
-            {**(table.schema.metadata or {}), RECORD: json.dumps(record)}
-        )
-        write_atomically(
-            self.path(chunk), lambda file: pq.write_table(table, file, write_page_checksum=True)
-        )
+        write_table(self.path(chunk), models, record)
 
     def read(self, chunk: int, models: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         """What was measured of a chunk's `models`, in some columns beside their identity.
@@ -66,7 +54,7 @@ class Chunks:
             UserError: if the chunk is missing, damaged, or of other models.
         """
         identity = list(IDENTITY)
-        table, record = read_table(self.path(chunk), ["model", *identity, *columns])
+        table, record = read_metrics(self.path(chunk), ["model", *identity, *columns])
         found = table.set_index("model").astype({DIVERGED: "Int64"} if DIVERGED in table else {})
         if record.get("recipe") != self.recipe or not found[identity].equals(models[identity]):
             raise UserError(f"{self.path(chunk)} holds other models than those that belong there")
@@ -78,7 +66,7 @@ class Chunks:
         Raises:
             UserError: if they are missing, damaged, or not those whose metrics the chunk has.
         """
-        _, record = read_table(self.path(chunk), [])
+        _, record = read_metrics(self.path(chunk), [])
         try:
             weights = {name: a[:n_models] for name, a in self.arrays.read(chunk).items()}
         except UserError as error:
@@ -100,18 +88,17 @@ class Chunks:
         return None
 
 
-def read_table(path: Path, columns: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
+def read_metrics(path: Path, columns: list[str]) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Some columns of a chunk's metrics, and its record.
 
     Raises:
         UserError: if they can't be read.
     """
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = file.read(columns=columns).to_pandas(ignore_metadata=True)
-            record = json.loads((file.schema_arrow.metadata or {}).get(RECORD, b"{}"))
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+        rows, record = read_table(path, columns)
+        table = rows.to_pandas(ignore_metadata=True)
+    except UNREADABLE as error:
+        raise UserError(f"{path} is damaged: {said(error)}") from error
     if lacking := set(columns) - set(table.columns):
         raise UserError(f"{path} is damaged: it lacks {', '.join(sorted(lacking))}")
     return table, record

@@ -15,6 +15,7 @@ from jax_revinc.population.success import success_table
 from jax_revinc.population.training import train_population
 from revinc import UserError
 from revinc.cli import add_recipe_flags, config_from_flags
+from revinc.config import SEEDS
 from revinc.sweep import IDENTITY, sweep
 
 
@@ -45,7 +46,7 @@ def seeds_to_train(
     args: argparse.Namespace, axes: dict[str, list[object]], store: Store | None
 ) -> list[int] | None:
     """The seeds that were asked for, if any but those with axes of their own."""
-    if args.seeds is None and not axes.keys() & {"init_seed", "data_seed", "split_seed"}:
+    if args.seeds is None and not axes.keys() & set(SEEDS):
         what = "add to it" if store else "train"
         raise UserError(f"how many models? --seeds 4096 would {what} those of seeds 0 to 4095")
     seeds: list[int] | None = args.seeds

@@ -12,6 +12,7 @@ import jax
 from jax._src import distributed
 
 from revinc import UserError
+from revinc.cores import usable_cores
 from revinc.validation import require_int
 
 ANNOUNCED = "jax-revinc/announced"
@@ -31,9 +32,8 @@ def use_cpu_devices(n_devices: int | None) -> None:
         require_int("devices", n_devices, at_least=1)
     elif "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     try:
-        jax.config.update("jax_num_cpu_devices", n_devices or cores)
+        jax.config.update("jax_num_cpu_devices", n_devices or usable_cores())
     except RuntimeError as error:
         if n_devices is not None:
             raise UserError(f"the number of devices can't be set: {error}") from error

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from revinc import UserError
-from revinc.sweep import IDENTITY, SEEDS, new_models, other_recipe, run_of, sweep
+from revinc.config import SEEDS
+from revinc.sweep import IDENTITY, new_models, other_recipe, run_of, sweep
 
 
 def points(models):

@@ -12,8 +12,8 @@ import pandas as pd
 from jax_revinc.population import Population
 from revinc import PRESETS, HookedTransformerConfig, TrainConfig
 from revinc.cli import DEFAULT_PRESET
-from revinc.config import train_fields
-from revinc.sweep import IDENTITY, SEEDS, SWEPT, sweep
+from revinc.config import SEEDS, train_fields
+from revinc.sweep import IDENTITY, SWEPT, sweep
 
 
 def train_command(cfg: TrainConfig, out: str) -> str:

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from revinc.sweep import SEEDS, SWEPT
+from revinc.config import SEEDS
+from revinc.sweep import SWEPT
 
 SHUFFLES = 999
 CHANCE = 0.95

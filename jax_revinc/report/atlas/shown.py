@@ -17,7 +17,8 @@ from jax_revinc.report.forming import mean_patterns
 from jax_revinc.report.gallery import predicting
 from jax_revinc.report.shell import Gallery
 from revinc import HookedTransformerConfig
-from revinc.sweep import SEEDS, SWEPT
+from revinc.config import SEEDS
+from revinc.sweep import SWEPT
 from revinc.tasks import reading_cells
 
 MODEL = "model"

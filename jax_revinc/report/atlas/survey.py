@@ -5,17 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from jaxtyping import Int
 
 from jax_revinc.analysis import attention, claims, increment
@@ -25,9 +21,9 @@ from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
 from jax_revinc.objective import Params
 from jax_revinc.population import Population
-from jax_revinc.population.chunks import RECORD, digest
+from jax_revinc.population.chunks import digest
 from revinc import HookedTransformerConfig, Task, TrainConfig, UserError
-from revinc.atomic import write_atomically
+from revinc.recorded_tables import UNREADABLE, read_table, write_table
 from revinc.tasks import predicted_positions
 from revinc.weights import StateDict
 
@@ -195,18 +191,14 @@ def remembered(file: Path, record: dict[str, Any], columns: dict[str, list[str]]
     names = [name for of_field in columns.values() for name in of_field]
     nothing = pd.DataFrame(columns=["model", WEIGHTS, *names])
     try:
-        table = pq.read_table(file, page_checksum_verification=True)
-        is_same = json.loads((table.schema.metadata or {})[RECORD]) == record
+        table, its_record = read_table(file)
+        is_same = its_record == record
         kept = table.to_pandas()[["model", WEIGHTS, *names]]
-    except (OSError, KeyError, ValueError, pa.ArrowException):
+    except (KeyError, *UNREADABLE):
         is_same, kept = False, nothing
     return (kept if is_same else nothing).set_index(["model", WEIGHTS])
 
 
 def keep(answers: pd.DataFrame, file: Path, record: dict[str, Any]) -> None:
     """Write answers for the next time."""
-    table = pa.Table.from_pandas(answers.reset_index(), preserve_index=False)
-    table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), RECORD: json.dumps(record)}
-    )
-    write_atomically(file, partial(pq.write_table, table, write_page_checksum=True))
+    write_table(file, answers.reset_index(), record)

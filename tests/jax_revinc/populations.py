@@ -68,3 +68,9 @@ def outcomes(store):
 def names_below(folder):
     """What a folder holds, by name."""
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def assert_same_store(folder, whole):
+    """Whether a folder holds what `whole`, an opened population, does: the same models in the same files."""
+    assert outcomes(folder) == outcomes(whole.path)
+    assert names_below(folder) == names_below(whole.path)

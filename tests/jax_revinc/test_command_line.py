@@ -5,37 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from jax_revinc import Run
-from jax_revinc.__main__ import make_parser
 from revinc import runs
-from revinc.cli import run_command
-
-
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: list[str]
-
-
-@pytest.fixture
-def run_cli(capsys):
-    """A function that runs the command line in this process."""
-
-    def run(*argv):
-        capsys.readouterr()
-        try:
-            status = run_command(make_parser(), list(map(str, argv)))
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        printed = capsys.readouterr()
-        return Outcome(status, printed.out, printed.err.splitlines())
-
-    return run
 
 
 @pytest.fixture

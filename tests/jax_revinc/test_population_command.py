@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import pytest
@@ -15,67 +15,35 @@ from jax._src import distributed
 from rich.console import Console
 
 from jax_revinc import UserError
-from jax_revinc.__main__ import make_parser
 from jax_revinc.population import load, train_population
 from jax_revinc.population.processes import use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.success import success_table
 from jax_revinc.training import draw_weights
-from revinc.cli import run_command
 from revinc.run_writer import RunWriter
 from revinc.sweep import IDENTITY, sweep
 
-from .populations import FLAGS, RECIPE, WIDTH, command, names_below, outcomes
+from .populations import FLAGS, RECIPE, WIDTH, assert_same_store, command, names_below, outcomes
 
 SEEDS = 48
 """Enough for a dozen chunks."""
 
 
-class Outcome(NamedTuple):
-    status: int
-    out: str
-    err: list[str]
-
-
 @pytest.fixture
-def run_cli(capsys):
+def run_cli(run_cli):
     """A function that runs ``jax-revinc population`` in this process, on the devices that JAX has by itself."""
     jax.devices()
-
-    def run(*argv):
-        capsys.readouterr()
-        try:
-            status = run_command(make_parser(), ["population", *map(str, argv)])
-        except SystemExit as stop:  # argparse
-            status = stop.code
-        printed = capsys.readouterr()
-        return Outcome(status, printed.out, printed.err.splitlines())
-
-    return run
+    return partial(run_cli, "population")
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(start_process):
     """A function that starts ``python -m jax_revinc population``."""
-    # A child inherits an ignored SIGINT (that of a shell's background job), but no handler.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    started = []
 
     def start_(out, *flags, **how):
-        process = subprocess.Popen(
-            command("--out", out, *flags, **how),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+        return start_process(command("--out", out, *flags, **how), stdout=subprocess.PIPE)
 
-    yield start_
-    signal.signal(signal.SIGINT, handler)
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start_
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +51,6 @@ def whole(tmp_path_factory):
     """The population of `SEEDS` seeds, trained without interruption."""
     out = tmp_path_factory.mktemp("populations") / "whole"
     return train_population(RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH)
-
-
-def assert_same_store(folder, whole):
-    assert outcomes(folder) == outcomes(whole.path)
-    assert names_below(folder) == names_below(whole.path)
 
 
 # What it does

@@ -14,7 +14,7 @@ from jax_revinc.population.store import read_store
 from jax_revinc.population.writer import claimed, planned
 from revinc.sweep import sweep
 
-from .populations import RECIPE, WIDTH, command, names_below, outcomes
+from .populations import RECIPE, WIDTH, assert_same_store, command, names_below
 
 SEEDS = 48
 """Enough for a dozen chunks, so that a process has work left when it dies after its first."""
@@ -33,8 +33,8 @@ def whole(tmp_path_factory):
 class Job:
     """Processes that train one population. The others wait for the first at a port that was free."""
 
-    def __init__(self, out, n_processes):
-        self.out, self.n_processes, self.started = out, n_processes, []
+    def __init__(self, start_process, out, n_processes):
+        self.start_process, self.out, self.n_processes = start_process, out, n_processes
         with socket.socket() as any_free:
             any_free.bind(("127.0.0.1", 0))
             self.port = any_free.getsockname()[1]
@@ -43,29 +43,13 @@ class Job:
         """Start, or start again, one of the processes."""
         where = ["--coordinator", f"127.0.0.1:{self.port}", "--processes", self.n_processes]
         what = ["--process", process, "--devices", 1, "--seeds", SEEDS, "--out", self.out]
-        started = subprocess.Popen(
-            command(*where, *what, *flags, **how),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.started.append(started)
-        return started
+        return self.start_process(command(*where, *what, *flags, **how), stdout=subprocess.PIPE)
 
 
 @pytest.fixture
-def job(tmp_path):
+def job(start_process, tmp_path):
     """A function that makes a `Job` of some processes, which end with the test."""
-    jobs = []
-
-    def job_(n_processes, out=tmp_path / "new"):
-        jobs.append(Job(out, n_processes))
-        return jobs[-1]
-
-    yield job_
-    for process in (process for job in jobs for process in job.started):
-        process.kill()
-        process.communicate()
+    return lambda n_processes, out=tmp_path / "new": Job(start_process, out, n_processes)
 
 
 def assert_dies(process):
@@ -78,11 +62,6 @@ def assert_ends_well(process):
     assert process.returncode == 0, err
     assert "Traceback" not in err
     return out
-
-
-def assert_same_store(folder, whole):
-    assert outcomes(folder) == outcomes(whole.path)
-    assert names_below(folder) == names_below(whole.path)
 
 
 @pytest.mark.slow

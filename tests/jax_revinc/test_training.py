@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
 import signal
@@ -37,30 +38,16 @@ def long_run(tmp_path_factory):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(start_process, tmp_path):
     """A function that starts ``python -m jax_revinc train``, compiling anew as a first run does."""
-    # A child inherits an ignored SIGINT (that of a shell's background job), but no handler.
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
-    started = []
+    n_started = itertools.count()
 
     def start_(out, *flags):
-        env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / f"cache{len(started)}")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "jax_revinc", "train", "--out", str(out), *flags],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=env,
-        )
-        started.append(process)
-        return process
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / f"cache{next(n_started)}")}
+        command = [sys.executable, "-m", "jax_revinc", "train", "--out", str(out), *flags]
+        return start_process(command, stdout=subprocess.DEVNULL, env=os.environ | cache)
 
-    yield start_
-    signal.signal(signal.SIGINT, handler)
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    return start_
 
 
 def wait_for(file, process):

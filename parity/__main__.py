@@ -15,7 +15,7 @@ from parity.levels import TITLES
 from parity.page import write_page
 from revinc import PRESETS, UserError
 from revinc.cli import DEFAULT_PRESET, run_command
-from revinc.config import DTYPES
+from revinc.model_config import DTYPES
 from torch_reference.installed import MODULES, VERSION, WORLD
 
 JSON = "parity.json"

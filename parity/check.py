@@ -19,7 +19,7 @@ from parity.population import check_population, is_stored
 from parity.question import Question
 from parity.report import Report
 from parity.training_levels import check_every_step, check_optimizer
-from revinc.config import DTYPES
+from revinc.model_config import DTYPES
 from revinc.provenance import installed_versions
 from revinc.tasks import predicted_positions
 from torch_reference.installed import VERSION

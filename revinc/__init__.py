@@ -1,7 +1,8 @@
 """The experiment itself, free of any framework: configs, tasks, schedules, weights and run folders."""
 
-from revinc.config import HookedTransformerConfig, TrainConfig
+from revinc.config import TrainConfig
 from revinc.errors import UserError
+from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
 from revinc.tasks import ReverseIncrement, Task
 

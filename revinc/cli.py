@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from revinc.config import SEEDS, HookedTransformerConfig, TrainConfig, train_fields
+from revinc.config import SEEDS, TrainConfig, train_fields
 from revinc.errors import UserError, near_names
+from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
 from revinc.runs import CONFIG, Run
 from revinc.tasks import TASKS, make_task

@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.table import Table
 
 from revinc.checkpoint import Checkpoint
-from revinc.config import HookedTransformerConfig, TrainConfig
+from revinc.config import TrainConfig
 from revinc.engine import Engine
+from revinc.model_config import HookedTransformerConfig
 from revinc.runs import Run
 from revinc.weights import parameter_count, parameter_shapes
 

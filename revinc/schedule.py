@@ -35,9 +35,11 @@ def draw_many_batches(
     """`draw_batches` of many runs at once, each with its own seed and training split, all of one size.
 
     Each batch is a uniform subset without replacement, drawn by Floyd's algorithm (Bentley and
-    Floyd, CACM 30(9), 1987), all runs and steps at once.
+    Floyd, CACM 30(9), 1987), all runs and steps at once. A batch of the whole split is the split in order.
     """
     n_train, n_steps = len(train_rows[0]), stop - start
+    if batch_size == n_train:
+        return np.stack([np.tile(of_run.astype(np.int32), (n_steps, 1)) for of_run in train_rows])
     counts_per_step = -(-batch_size // WORDS_PER_COUNT)
     words_per_step = counts_per_step * WORDS_PER_COUNT
     first, n_words = start * counts_per_step, n_steps * words_per_step

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from revinc.atomic import write_atomically
-from revinc.config import HookedTransformerConfig
 from revinc.errors import UserError
+from revinc.model_config import HookedTransformerConfig
 
 StateDict = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]

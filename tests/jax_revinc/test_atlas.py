@@ -26,7 +26,7 @@ from jax_revinc.report.atlas.rates import Rate, compared, mean_interval
 from jax_revinc.report.atlas.seeds import seed_factors, seeds_table
 from jax_revinc.report.atlas.shown import chosen_models
 from revinc.cli import config_from_flags
-from revinc.config import HookedTransformerConfig
+from revinc.model_config import HookedTransformerConfig
 from revinc.sweep import IDENTITY, sweep
 from revinc.tasks import TASKS
 

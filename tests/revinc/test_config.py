@@ -96,7 +96,7 @@ def test_a_bad_training_field_is_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize(
-    ("field", "too_small", "enough"), [("n_ctx", 8, 9), ("d_vocab", 4, 5), ("d_vocab_out", 3, 4)]
+    ("field", "too_small", "enough"), [("n_ctx", 7, 8), ("d_vocab", 4, 5), ("d_vocab_out", 3, 4)]
 )
 def test_a_model_too_small_for_its_task_is_refused_by_field(tutorial, field, too_small, enough):
     with pytest.raises(UserError, match=rf"\b{field}={too_small}\b.*at least {enough}"):

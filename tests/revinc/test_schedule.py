@@ -90,3 +90,8 @@ def test_the_schedule_is_the_same_on_every_machine():
         [156, 162, 165, 123, 115, 188, 12, 71, 126, 32, 55, 134, 79, 3, 152, 146],
         [161, 75, 139, 64, 148, 181, 106, 32, 74, 128, 176, 169, 157, 132, 95, 100],
     ]
+
+
+def test_a_batch_of_the_whole_split_is_the_split_in_order():
+    rows = np.arange(0, 4000, 3)
+    assert np.array_equal(draw_batches(0, rows, len(rows), 5, 7), np.stack([rows, rows]))

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revinc import ReverseIncrement, UserError
-from revinc.tasks import make_task, predicted_positions, reading_cells
+from revinc import PRESETS, ReverseIncrement, UserError
+from revinc.tasks import ModularAddition, make_task, predicted_positions, reading_cells
+from revinc.weights import parameter_count
 
 
 def slow_sequences(length, n_symbols, shift, reverse):
@@ -141,3 +142,22 @@ def test_make_task_lists_near_names():
         make_task("reverse_increments")
     with pytest.raises(UserError, match="no field 'lenght'; did you mean length"):
         make_task("reverse_increment", lenght=3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(modulus=st.integers(2, 20))
+def test_modular_addition_lists_every_pair_and_its_sum(modulus):
+    task = ModularAddition(modulus=modulus)
+    expected = [[a, b, modulus, (a + b) % modulus] for a in range(modulus) for b in range(modulus)]
+    assert task.sequences().tolist() == expected
+    assert task.vocabulary[-1] == "="
+    assert predicted_positions(task) == (3,)
+    assert reading_cells(task) == []
+
+
+def test_the_grokking_preset_is_the_papers():
+    cfg = PRESETS["grokking"]
+    assert cfg.task.sequences().shape == (113**2, 4)
+    assert cfg.n_train == cfg.batch_size == 3831
+    assert (cfg.lr, cfg.weight_decay, cfg.b1, cfg.b2) == (1e-3, 1.0, 0.9, 0.98)
+    assert parameter_count(cfg.model) == 227_313

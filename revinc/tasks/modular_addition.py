@@ -1,0 +1,66 @@
+"""The task on which grokking was taken apart (Nanda et al., 2023, arXiv:2301.05217)."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from revinc.errors import UserError
+from revinc.fields import described
+from revinc.validation import require_int
+
+LARGEST_MODULUS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModularAddition:
+    """``[a, b, =, c]`` where c is a + b modulo `modulus`: all pairs, a first, in the order of ``itertools.product``.
+
+    The defaults are those of the paper: 113 * 113 sequences of 4 tokens, "=" being token 113.
+
+    Raises:
+        UserError: for a modulus below 2 or above 1024.
+    """
+
+    name: ClassVar[str] = "modular_addition"
+
+    modulus: int = described(113, help="numbers, 0 .. modulus-1, that are added")
+
+    def __post_init__(self) -> None:
+        require_int("modulus", self.modulus, at_least=2)
+        if self.modulus > LARGEST_MODULUS:
+            raise UserError(
+                f"modulus={self.modulus} makes more than {LARGEST_MODULUS}**2 sequences; "
+                "this task lists them all, so choose a smaller modulus"
+            )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...]:
+        return (*map(str, range(self.modulus)), "=")
+
+    @property
+    def position_labels(self) -> tuple[str, ...]:
+        return ("a", "b", "=", "c")
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - instances are small, frozen values
+    def sequences(self) -> Int[np.ndarray, "n_sequences seq"]:
+        a, b = np.divmod(np.arange(self.modulus**2, dtype=np.int32), self.modulus)
+        equals = np.full_like(a, self.modulus)
+        sequences = np.stack([a, b, equals, (a + b) % self.modulus], axis=1)
+        sequences.flags.writeable = False
+        return sequences
+
+    def loss_mask(self) -> Bool[np.ndarray, " seq"]:
+        return np.array([False, False, False, True])
+
+    @property
+    def sources(self) -> tuple[int, ...]:
+        return ()
+
+    @property
+    def answers(self) -> tuple[int, ...]:
+        return ()

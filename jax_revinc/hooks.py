@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import jax
@@ -30,6 +31,12 @@ def identity(name: str, activation: Array) -> Array:
 def scoped(tap: Tap, prefix: str) -> Tap:
     """The tap as a submodule sees it: it says ``hook_q``, the tap hears ``prefix.hook_q``."""
     return lambda name, activation: tap(f"{prefix}.{name}", activation)
+
+
+@cache
+def tapped_if(is_tapped: bool, name: str) -> Callable[[Tap, Array], Array]:
+    """What lets the tap see an activation called `name`, or passes it by."""
+    return (lambda tap, x: tap(name, x)) if is_tapped else (lambda tap, x: x)
 
 
 @dataclass(frozen=True)

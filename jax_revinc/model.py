@@ -13,15 +13,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.components import (
-    AttentionBlock,
-    Embed,
-    PosEmbed,
-    TransformerBlock,
-    Unembed,
-    make_norm,
-    within,
-)
+from jax_revinc.components.block import make_block
+from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
+from jax_revinc.components.norms import NORMS
+from jax_revinc.components.params import within
+from jax_revinc.components.scores import make_soft_cap
 from jax_revinc.hooks import (
     ActivationCache,
     FwdHooks,
@@ -33,11 +29,18 @@ from jax_revinc.hooks import (
     recording,
     scoped,
     select_names,
+    tapped_if,
 )
 from jax_revinc.init import init_params
 from jax_revinc.numerics import numerics, with_numerics
 from revinc import HookedTransformerConfig, UserError
-from revinc.weights import StateDict, check_shapes, check_state_dict, parameter_shapes
+from revinc.weights import (
+    StateDict,
+    check_shapes,
+    check_state_dict,
+    final_normalization_type,
+    parameter_shapes,
+)
 
 Tokens: TypeAlias = Int[Array, "batch pos"] | Int[np.ndarray, "batch pos"]
 ReturnType = Literal["logits", "loss", "both"] | None
@@ -53,7 +56,7 @@ class Output(NamedTuple):
 class HookedTransformer(nnx.Module):
     """A decoder-only transformer whose activations can all be seen and edited.
 
-    ``HookedTransformer(cfg, rngs=nnx.Rngs(0))`` draws its weights;
+    ``HookedTransformer(cfg, rngs=nnx.Rngs(0))`` draws its weights, ``HookedTransformer(cfg)`` from ``cfg.seed``;
     ``HookedTransformer(cfg, params=params)`` takes them, as a flat dict by TransformerLens names, and
     works on traced arrays, so a pure function of a dict of parameters can build one.
 
@@ -69,21 +72,26 @@ class HookedTransformer(nnx.Module):
     ) -> None:
         if rngs is not None and not isinstance(rngs, nnx.Rngs):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
+        if rngs is None and params is None and cfg.seed is not None:
+            rngs = nnx.Rngs(cfg.seed)
         if (rngs is None) == (params is None):
-            raise UserError("give HookedTransformer either rngs or params")
+            raise UserError("give HookedTransformer either rngs or params, or its config a seed")
         with numerics(cfg):
             drawn = params if rngs is None else init_params(cfg, rngs.params())
             arrays = {name: as_floats(cfg, name, array) for name, array in (drawn or {}).items()}
         check_shapes(cfg, {name: array.shape for name, array in arrays.items()}, "params")
-        block_type = AttentionBlock if cfg.attn_only else TransformerBlock
+        final_norm = NORMS[final_normalization_type(cfg)]
         self.cfg = cfg
+        self.tokens = tapped_if(cfg.use_hook_tokens, "hook_tokens")
         self.embed = Embed(within(arrays, "embed"))
-        self.pos_embed = PosEmbed(within(arrays, "pos_embed"))
+        self.pos_embed = POS_EMBEDS[cfg.positional_embedding_type](within(arrays, "pos_embed"))
         self.blocks = nnx.List(
-            block_type(cfg, within(arrays, f"blocks.{layer}")) for layer in range(cfg.n_layers)
+            make_block(cfg, layer, within(arrays, f"blocks.{layer}"))
+            for layer in range(cfg.n_layers)
         )
-        self.ln_final = make_norm(cfg, within(arrays, "ln_final"))
+        self.ln_final = final_norm(cfg.eps, within(arrays, "ln_final"))
         self.unembed = Unembed(within(arrays, "unembed"))
+        self.soft_cap = make_soft_cap(cfg.output_logits_soft_cap)
 
     @with_numerics
     def __call__(
@@ -110,15 +118,15 @@ class HookedTransformer(nnx.Module):
             raise UserError(
                 f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}"
             )
-        tokens_BP = check_tokens(self.cfg, tokens)
+        tokens_BP = self.tokens(tap, check_tokens(self.cfg, tokens))
         embed_BPM = tap("hook_embed", self.embed(tokens_BP))
-        resid_BPM = embed_BPM + tap("hook_pos_embed", self.pos_embed(tokens_BP))
+        resid_BPM, pos_BPM = self.pos_embed(embed_BPM, tap)
         for layer, block in enumerate(self.blocks):
-            resid_BPM = block(resid_BPM, scoped(tap, f"blocks.{layer}"))
+            resid_BPM = block(resid_BPM, pos_BPM, scoped(tap, f"blocks.{layer}"))
         resid_BPM = self.ln_final(resid_BPM, scoped(tap, "ln_final"))
         if return_type is None:
             return None
-        logits_BPV = self.unembed(resid_BPM, scoped(tap, "unembed"))
+        logits_BPV = self.soft_cap(self.unembed(resid_BPM, scoped(tap, "unembed")))
         if return_type == "logits":
             return logits_BPV
         if self.cfg.d_vocab_out < self.cfg.d_vocab:
@@ -235,7 +243,7 @@ def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     params = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     jax.eval_shape(lambda p, t: HookedTransformer(cfg, params=p)(t, tap=note), params, tokens)
-    return tuple(names)
+    return tuple(dict.fromkeys(names))  # a norm may see several inputs
 
 
 def next_token_loss(

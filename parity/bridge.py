@@ -6,11 +6,8 @@ from typing import Any
 
 from torch.nn import Module
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig, Run, UserError
+from jax_revinc import HookedTransformer, Run
 from torch_reference import adapter
-
-WITHOUT_EFFECT = ("device", "seed", "n_params", "model_name", "init_weights", "tie_word_embeddings")
-"""Fields of a TransformerLens config that change nothing about a model's forward pass."""
 
 
 def to_torch(model: HookedTransformer | Run, device: str = "cpu") -> Module:
@@ -32,32 +29,5 @@ def from_torch(model: Any) -> HookedTransformer:
     Raises:
         UserError: if its config has a field whose value is not implemented here.
     """
-    cfg = config_from_torch(model.cfg)
+    cfg = adapter.our_config(model.cfg)
     return HookedTransformer(cfg, params=adapter.read_weights(model, cfg))
-
-
-def config_from_torch(cfg: Any) -> HookedTransformerConfig:
-    """Our config for TransformerLens'.
-
-    Raises:
-        UserError: naming every field whose value is not implemented here.
-    """
-    theirs = cfg.to_dict() | {"dtype": str(cfg.dtype).removeprefix("torch.")}
-    known = HookedTransformerConfig.__dataclass_fields__
-    ours = HookedTransformerConfig.from_dict(
-        {name: plain(value) for name, value in theirs.items() if name in known}
-    )
-    rebuilt = adapter.rebuilt_config(ours, cfg)
-    lost = [
-        f"{name}={value!r}"
-        for name, value in cfg.to_dict().items()
-        if name not in WITHOUT_EFFECT and rebuilt[name] != value
-    ]
-    if lost:
-        raise UserError(f"not implemented here: {', '.join(lost)}")
-    return ours
-
-
-def plain(value: object) -> object:
-    """A numpy scalar as the Python number it holds; anything else as it is."""
-    return value.item() if hasattr(value, "item") else value

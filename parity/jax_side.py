@@ -26,6 +26,7 @@ class JaxSide:
         self.params = {name: weight.astype(dtype) for name, weight in model.state_dict().items()}
         self.question = question
         self._names = hook_names(self.cfg)
+        self._floats = [name for name in self._names if name != "hook_tokens"]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the parameters and, on the question's tokens, of the activations."""
@@ -50,13 +51,14 @@ class JaxSide:
 
         def loss(params: Params, shifts: Params) -> Array:
             def shift(name: str, activation: Array) -> Array:
-                return activation + shifts[name]
+                has_shift = name in shifts and shifts[name].shape == activation.shape
+                return activation + shifts[name] if has_shift else activation
 
             return self._losses(self._model(params)(self._fed, tap=shift)).mean()
 
         def gradients(params: Params) -> Params:
             _, cache = self._model(params).run_with_cache(self._fed)
-            zeros = {name: jnp.zeros_like(activation) for name, activation in cache.items()}
+            zeros = {name: jnp.zeros_like(cache[name]) for name in cache if name in self._floats}
             by_parameter, by_activation = jax.grad(loss, argnums=(0, 1))(params, zeros)
             return by_activation | by_parameter
 
@@ -69,9 +71,11 @@ class JaxSide:
             keep, other, add = edit
 
             def tap(name: str, activation: Array) -> Array:
+                if name not in self._floats:
+                    return activation
                 along = jnp.asarray(direction(activation.shape[-1]), activation.dtype)
                 edited = keep * activation + other * jnp.roll(activation, -1, 0) + add * along
-                touched = (hook == self._names.index(name)) & jnp.isfinite(activation)
+                touched = (hook == self._floats.index(name)) & jnp.isfinite(activation)
                 return jnp.where(touched, edited, activation)
 
             return self._model(params)(self._fed, tap=tap)
@@ -80,9 +84,9 @@ class JaxSide:
             edits = jnp.array([(edit.keep, edit.other, edit.add) for edit in EDITS], self.cfg.dtype)
             by_edit = jax.vmap(edited_logits, in_axes=(None, None, 0))
             logits = jax.lax.map(
-                lambda hook: by_edit(params, hook, edits), jnp.arange(len(self._names))
+                lambda hook: by_edit(params, hook, edits), jnp.arange(len(self._floats))
             )
-            return dict(zip(self._names, logits, strict=True))
+            return dict(zip(self._floats, logits, strict=True))
 
         return self._run(sweep)
 

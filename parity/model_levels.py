@@ -34,7 +34,7 @@ def check_names(pair: Pair) -> Level:
     """
     here = pair.jax_side("float64").shapes()
     there = pair.torch_side("float64").shapes()
-    in_3_9 = {name: there[name] for name in adapter.in_3_9(there)}
+    in_3_9 = {name: there[name] for name in adapter.in_3_9(pair.ours.cfg, there)}
     comparisons = []
     for name in in_3_9 | here:
         same = here.get(name) == in_3_9.get(name)

@@ -16,7 +16,9 @@ from torch_reference import objective as torch_objective
 
 
 class TorchSide:
-    """TransformerLens' model. Where it runs a norm three times, its gradients are summed."""
+    """TransformerLens' model. Where it runs a norm three times, its gradients are summed, of those inputs that have
+    the shape of the last, which is what a cache holds.
+    """
 
     def __init__(
         self, model: torch.nn.Module, cfg: HookedTransformerConfig, question: Question, dtype: str
@@ -53,38 +55,44 @@ class TorchSide:
                 self.model, self._tokens, self._predicted
             )
             losses = torch_objective.token_losses(*logits_and_targets)
-        activations = {name: cache[name] for name in adapter.in_3_9(cache)}
+        activations = {name: cache[name] for name in adapter.in_3_9(self.cfg, cache)}
         outputs = {"logits": cast(torch.Tensor, logits), "losses": losses}
         return {name: tensor.numpy() for name, tensor in (activations | outputs).items()}
 
     def gradients(self) -> Tensors:
-        """See `JaxSide.gradients`."""
-        by_activation: dict[str, torch.Tensor] = {}
+        """See `JaxSide.gradients`. What the loss does not depend on has a gradient of zero."""
+        by_activation = {name: torch.zeros_like(tensor) for name, tensor in self._floats().items()}
 
         def adding_up(name: str) -> Callable[[torch.Tensor, Any], None]:
             def add_up(gradient: torch.Tensor, hook: Any) -> None:  # noqa: ARG001
-                by_activation[name] = by_activation.get(name, 0) + gradient.detach()
+                if gradient.shape == by_activation[name].shape:
+                    by_activation[name] += gradient.detach()
 
             return add_up
 
-        names = self._hook_names()
         self.model.zero_grad()
-        with self.model.hooks(bwd_hooks=[(name, adding_up(name)) for name in names]):
+        with self.model.hooks(bwd_hooks=[(name, adding_up(name)) for name in by_activation]):
             torch_objective.mean_loss(self.model, self._tokens, self._predicted).backward()
-        in_order = {name: by_activation[name] for name in names if name in by_activation}
         by_parameter = {
-            name: adapter.to_3_9(self.cfg, name, cast(torch.Tensor, parameter.grad))
+            name: torch.zeros_like(parameter)
+            if parameter.grad is None
+            else adapter.to_3_9(self.cfg, name, parameter.grad)
             for name, parameter in adapter.trainable(self.model, self.cfg).items()
         }
-        return {name: tensor.numpy().copy() for name, tensor in (in_order | by_parameter).items()}
+        return {
+            name: tensor.detach().numpy().copy()
+            for name, tensor in (by_activation | by_parameter).items()
+        }
 
     def interventions(self) -> Tensors:
         """See `JaxSide.interventions`."""
-        return {name: self._edited(name) for name in self._hook_names()}
+        return {name: self._edited(name) for name in self._floats()}
 
-    def _hook_names(self) -> list[str]:
+    def _floats(self) -> dict[str, torch.Tensor]:
+        """The activations that 3.9 has, but for the tokens, which have no gradient and can't be edited by adding."""
         _, cache = self._run_with_cache()
-        return adapter.in_3_9(cache)
+        names = adapter.in_3_9(self.cfg, cache)
+        return {name: cache[name] for name in names if cache[name].is_floating_point()}
 
     def _run_with_cache(self) -> Any:
         with torch.no_grad():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -97,9 +98,13 @@ def add_recipe_flags(
     for task_type in TASKS.values():
         _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task, {})
     model = parser.add_argument_group("model (names as in TransformerLens)")
-    fields = dataclasses.fields(HookedTransformerConfig)
-    _add_fields(model, HookedTransformerConfig, fields, defaults.model, {})
+    _add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
     return training
+
+
+def _model_fields() -> list[dataclasses.Field[Any]]:
+    """The fields of a model but its seed: a run has seeds of its own."""
+    return [field for field in dataclasses.fields(HookedTransformerConfig) if field.name != "seed"]
 
 
 def _add_fields(
@@ -129,9 +134,12 @@ def _add_fields(
                 help=help_text,
             )
         else:
-            parse = _or_none if hints[field.name] == str | None else hints[field.name]
             group.add_argument(
-                flag, type=parse, metavar=_metavar(parse), default=argparse.SUPPRESS, help=help_text
+                flag,
+                type=_parser_of(hints[field.name]),
+                metavar=_metavar(hints[field.name]),
+                default=argparse.SUPPRESS,
+                help=help_text,
             )
 
 
@@ -139,12 +147,25 @@ def _help(field: dataclasses.Field[Any], defaults: object) -> str:
     return f"{field.metadata['help']} (tutorial: {getattr(defaults, field.name, None)})"
 
 
-def _metavar(parse: Any) -> str:
-    return {int: "N", float: "X"}.get(parse, "NAME")
+def _metavar(hint: Any) -> str:
+    return {int: "N", float: "X"}.get(_alternatives(hint)[0], "NAME")
 
 
-def _or_none(text: str) -> str | None:
-    return None if text.lower() == "none" else text
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types of a hint such as ``int | None``."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _parser_of(hint: Any) -> Parser:
+    """What reads a value of a type: a number, a name, names with commas, or the word none where it may be None."""
+    kind, *others = _alternatives(hint)
+    parse: Parser = (lambda text: tuple(text.split(","))) if kind == tuple[str, ...] else kind
+
+    def parse_or_none(text: str) -> Any:
+        return None if text.lower() == "none" else parse(text)
+
+    parse_or_none.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
+    return parse_or_none if others else parse
 
 
 def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None) -> TrainConfig:
@@ -159,7 +180,7 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
     base = _base(given, base)
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
-    model_flags = _given(given, dataclasses.fields(HookedTransformerConfig))
+    model_flags = _given(given, _model_fields())
     model = base.model.replace(**({} if task == base.task else fitting) | model_flags)
     training = _given(given, train_fields())
     steps = training.get("steps", base.steps)

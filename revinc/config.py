@@ -83,6 +83,11 @@ class TrainConfig:
             if step > self.steps:
                 raise UserError(f"snapshots: step {step} lies beyond the last, steps={self.steps}")
         object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
+        if self.model.seed is not None:
+            raise UserError(
+                f"the model's seed={self.model.seed} has no effect: a run's weights come from init_seed; "
+                "set that, and leave seed out"
+            )
         self._check_task_fits()
 
     def _check_task_fits(self) -> None:

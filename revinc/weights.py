@@ -18,46 +18,80 @@ from revinc.model_config import HookedTransformerConfig
 StateDict = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
-BUFFER_SUFFIXES = (".attn.mask", ".attn.IGNORE")
+BUFFER_SUFFIXES = (".attn.mask", ".attn.IGNORE", ".attn.rotary_sin", ".attn.rotary_cos")
 """Entries of TransformerLens' state dict that are no parameters: dropped when reading."""
 
 
 def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
     """Name and shape of every parameter, as in TransformerLens 3.9, embedding first."""
-    norm: Shapes = (
-        {"w": (cfg.d_model,), "b": (cfg.d_model,)} if cfg.normalization_type == "LN" else {}
-    )
-    projection = (cfg.n_heads, cfg.d_model, cfg.d_head)
-    head_bias = (cfg.n_heads, cfg.d_head)
-    attn = {
-        **{f"W_{x}": projection for x in "QKV"},
-        "W_O": (cfg.n_heads, cfg.d_head, cfg.d_model),
-        **{f"b_{x}": head_bias for x in "QKV"},
-        "b_O": (cfg.d_model,),
-    }
-    mlp = {
-        "W_in": (cfg.d_model, cfg.d_mlp),
-        "b_in": (cfg.d_mlp,),
-        "W_out": (cfg.d_mlp, cfg.d_model),
-        "b_out": (cfg.d_model,),
-    }
-    block_parts: dict[str, Shapes] = {"ln1": norm, "attn": attn}
+    norm = norm_shapes(cfg.normalization_type, cfg.d_model)
+    block_parts: dict[str, Shapes] = {"ln1": norm, "attn": attention_shapes(cfg)}
     if not cfg.attn_only:
-        block_parts |= {"ln2": norm, "mlp": mlp}
+        block_parts |= {"ln2": norm, "mlp": mlp_shapes(cfg)}
+        if cfg.act_fn == "solu_ln" and cfg.normalization_type == "LN":
+            block_parts["mlp.ln"] = norm_shapes("LN", cfg.d_mlp)
 
-    parts: dict[str, Shapes] = {
-        "embed": {"W_E": (cfg.d_vocab, cfg.d_model)},
-        "pos_embed": {"W_pos": (cfg.n_ctx, cfg.d_model)},
-    }
+    parts: dict[str, Shapes] = {"embed": {"W_E": (cfg.d_vocab, cfg.d_model)}}
+    if cfg.positional_embedding_type not in ("rotary", "none"):
+        parts["pos_embed"] = {"W_pos": (cfg.n_ctx, cfg.d_model)}
     for layer in range(cfg.n_layers):
         parts |= {f"blocks.{layer}.{part}": shapes for part, shapes in block_parts.items()}
     parts |= {
-        "ln_final": norm,
+        "ln_final": norm_shapes(final_normalization_type(cfg), cfg.d_model),
         "unembed": {"W_U": (cfg.d_model, cfg.d_vocab_out), "b_U": (cfg.d_vocab_out,)},
     }
     return {
         f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()
     }
+
+
+def norm_shapes(normalization_type: str | None, width: int) -> Shapes:
+    """The parameters of a norm over `width` numbers."""
+    names = {"LN": ("w", "b"), "RMS": ("w",)}.get(normalization_type or "", ())
+    return dict.fromkeys(names, (width,))
+
+
+def attention_shapes(cfg: HookedTransformerConfig) -> Shapes:
+    """An attention's parameters. Keys and values that heads share are named with an underscore."""
+    n_kv_heads = cfg.n_key_value_heads or cfg.n_heads
+    _ = "" if cfg.n_key_value_heads is None else "_"
+    return {
+        "W_Q": (cfg.n_heads, cfg.d_model, cfg.d_head),
+        f"{_}W_K": (n_kv_heads, cfg.d_model, cfg.d_head),
+        f"{_}W_V": (n_kv_heads, cfg.d_model, cfg.d_head),
+        "W_O": (cfg.n_heads, cfg.d_head, cfg.d_model),
+        "b_Q": (cfg.n_heads, cfg.d_head),
+        f"{_}b_K": (n_kv_heads, cfg.d_head),
+        f"{_}b_V": (n_kv_heads, cfg.d_head),
+        "b_O": (cfg.d_model,),
+    }
+
+
+def mlp_shapes(cfg: HookedTransformerConfig) -> Shapes:
+    """An MLP's parameters but for its norm's, where it has one."""
+    gate = {"W_gate": (cfg.d_model, cfg.d_mlp)} if cfg.gated_mlp else {}
+    return {
+        **gate,
+        "W_in": (cfg.d_model, cfg.d_mlp),
+        "b_in": (cfg.d_mlp,),
+        "W_out": (cfg.d_mlp, cfg.d_model),
+        "b_out": (cfg.d_model,),
+    }
+
+
+def final_normalization_type(cfg: HookedTransformerConfig) -> str | None:
+    """The type of the norm before the unembedding."""
+    as_rms = {"LN": "RMS", "LNPre": "RMSPre"}
+    return (
+        as_rms.get(cfg.normalization_type or "", cfg.normalization_type)
+        if cfg.final_rms
+        else cfg.normalization_type
+    )
+
+
+def without_effect(cfg: HookedTransformerConfig) -> frozenset[str]:
+    """Parameters that the model has, as in TransformerLens, and never reads: torch leaves them as they are."""
+    return frozenset({"pos_embed.W_pos"} if cfg.positional_embedding_type == "alibi" else ())
 
 
 def parameter_count(cfg: HookedTransformerConfig) -> int:

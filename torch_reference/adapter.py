@@ -38,8 +38,12 @@ class Adapter(Protocol):
     def make_model(self, cfg: HookedTransformerConfig, device: str = "cpu", seed: int = 0) -> Model:
         """A model with TransformerLens' own initialisation, drawn from `seed`."""
 
-    def rebuilt_config(self, cfg: HookedTransformerConfig, like: Any) -> dict[str, Any]:
-        """TransformerLens' config for ours, as a dict, with the dtype and device of the config `like`."""
+    def our_config(self, cfg: Any) -> HookedTransformerConfig:
+        """Our config for TransformerLens'.
+
+        Raises:
+            UserError: naming the fields whose values are not implemented here.
+        """
 
     def read_weights(self, model: Any, cfg: HookedTransformerConfig) -> StateDict:
         """A copy of the model's weights as numpy arrays, without buffers that are no parameters in 3.9.
@@ -72,5 +76,5 @@ class Adapter(Protocol):
     def in_dtype(self, model: Any, dtype: torch.dtype) -> Any:
         """A copy of the model that computes in `dtype`."""
 
-    def in_3_9(self, names: Iterable[str]) -> list[str]:
+    def in_3_9(self, cfg: HookedTransformerConfig, names: Iterable[str]) -> list[str]:
         """Those of a model's activation names that 3.9 has too."""

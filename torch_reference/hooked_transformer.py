@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -16,18 +15,22 @@ from torch_reference.adapter import KnownDifference
 
 KNOWN_DIFFERENCES: tuple[KnownDifference, ...] = ()
 
+ROTATIONS = ("hook_rot_q", "hook_rot_k")
+"""Hooks of rotations, which a model without positions has in 3.9: they turn nothing there."""
+
 
 def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> HookedTransformer:
     fields = cfg.to_dict() | {"dtype": getattr(torch, cfg.dtype), "device": device}
+    if cfg.positional_embedding_type == "none":
+        fields |= {"positional_embedding_type": "rotary", "rotary_dim": 0}  # 3.9 has no other word
     with torch.random.fork_rng(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "HookedTransformer is deprecated", DeprecationWarning)
         torch.manual_seed(seed)
         return HookedTransformer(HookedTransformerConfig(**fields))
 
 
-def rebuilt_config(cfg: OurConfig, like: HookedTransformerConfig) -> dict[str, Any]:
-    fields = cfg.to_dict() | {"dtype": like.dtype, "device": like.device}
-    return dict(HookedTransformerConfig(**fields).to_dict())
+def our_config(cfg: HookedTransformerConfig) -> OurConfig:
+    return OurConfig.from_dict(dict(cfg.to_dict()))
 
 
 def read_weights(model: HookedTransformer, cfg: OurConfig) -> StateDict:
@@ -62,5 +65,6 @@ def in_dtype(model: HookedTransformer, dtype: torch.dtype) -> HookedTransformer:
     return other
 
 
-def in_3_9(names: Iterable[str]) -> list[str]:
-    return list(names)
+def in_3_9(cfg: OurConfig, names: Iterable[str]) -> list[str]:
+    without_rotation = cfg.positional_embedding_type == "none"
+    return [name for name in names if not (without_rotation and name.endswith(ROTATIONS))]

@@ -6,6 +6,7 @@ numbered entries it says where each entry goes, so there is no second table of l
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable
@@ -17,6 +18,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_checkpoint
 
 from revinc import HookedTransformerConfig as OurConfig
+from revinc import UserError
+from revinc.transformer_lens_fields import WITHOUT_EFFECT
 from revinc.weights import StateDict, check_state_dict, parameter_shapes
 from torch_reference.adapter import KnownDifference
 
@@ -55,11 +58,22 @@ def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> Transforme
     )
 
 
-def rebuilt_config(cfg: OurConfig, like: TransformerBridgeConfig) -> dict[str, Any]:
+def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
+    fields = cfg.to_dict()
+    known = {field.name for field in dataclasses.fields(OurConfig)}
+    ours = OurConfig.from_dict({name: value for name, value in fields.items() if name in known})
     booted = TransformerBridge.boot_native(
-        make_config(cfg, like.dtype), device=like.device, dtype=like.dtype
+        make_config(ours, cfg.dtype), device=cfg.device, dtype=cfg.dtype
     )
-    return dict(booted.cfg.to_dict())
+    rebuilt = booted.cfg.to_dict()
+    lost = [
+        f"{name}={value!r}"
+        for name, value in fields.items()
+        if name not in WITHOUT_EFFECT and name != "seed" and rebuilt[name] != value
+    ]
+    if lost:
+        raise UserError(f"not implemented here: {', '.join(lost)}")
+    return ours
 
 
 def read_weights(model: TransformerBridge, cfg: OurConfig) -> StateDict:
@@ -122,5 +136,5 @@ def in_dtype(model: TransformerBridge, dtype: torch.dtype) -> TransformerBridge:
     return other
 
 
-def in_3_9(names: Iterable[str]) -> list[str]:
+def in_3_9(cfg: OurConfig, names: Iterable[str]) -> list[str]:  # noqa: ARG001
     return [name for name in names if name in OLD_HOOKS or not name.endswith(NEW_HOOKS)]

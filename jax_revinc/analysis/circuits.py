@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.components import TransformerBlock
+from jax_revinc.components.block import TransformerBlock
 from jax_revinc.hooks import identity
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import with_numerics

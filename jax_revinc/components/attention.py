@@ -1,0 +1,148 @@
+"""Multi-head attention, with keys and values for every head or shared by groups of heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from jax_revinc.components.attention_inputs import Inputs
+from jax_revinc.components.params import Params
+from jax_revinc.components.scores import make_bias, make_mask, make_rotation, make_soft_cap
+from jax_revinc.hooks import Tap
+from revinc import HookedTransformerConfig
+
+PerHead = Float[Array, "batch pos heads d_head"]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention. Masked scores are -inf, as their hook shows."""
+
+    def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
+        self.scale = (cfg.attn_scale or 1.0) * (
+            layer + 1 if cfg.scale_attn_by_inverse_layer_idx else 1
+        )
+        self.rotation = make_rotation(cfg)
+        self.soft_cap = make_soft_cap(cfg.attn_scores_soft_cap)
+        self.bias = make_bias(cfg)
+        self.mask = make_mask(cfg, layer)
+        self.write = write_each if cfg.use_attn_result else write_together
+        self.W_Q = nnx.Param(params["W_Q"])
+        self.W_O = nnx.Param(params["W_O"])
+        self.b_Q = nnx.Param(params["b_Q"])
+        self.b_O = nnx.Param(params["b_O"])
+        self.take_keys_and_values(params)
+
+    def take_keys_and_values(self, params: Params) -> None:
+        """Set the parameters of keys and values."""
+        self.W_K = nnx.Param(params["W_K"])
+        self.W_V = nnx.Param(params["W_V"])
+        self.b_K = nnx.Param(params["b_K"])
+        self.b_V = nnx.Param(params["b_V"])
+
+    def __call__(self, inputs: Inputs, tap: Tap) -> Float[Array, "batch pos d_model"]:
+        for_queries, for_keys, for_values = inputs
+        q_BPHE = tap("hook_q", project_heads(for_queries, self.W_Q, self.b_Q))
+        k_BPHE, v_BPHE = self.keys_and_values(for_keys, for_values, tap)
+        q_BPHE, k_BPHE = self.rotation(q_BPHE, k_BPHE, tap)
+        k_BPHE, v_BPHE = self.for_every_head(k_BPHE), self.for_every_head(v_BPHE)
+
+        scores_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q_BPHE, k_BPHE) / self.scale
+        scores_BHQK = self.bias(self.soft_cap(scores_BHQK))
+        visible_QK = self.mask(*scores_BHQK.shape[-2:])
+        scores_BHQK = tap("hook_attn_scores", jnp.where(visible_QK, scores_BHQK, -jnp.inf))
+
+        pattern_BHQK = jax.nn.softmax(scores_BHQK, axis=-1)
+        # A query that a hook made blind (all scores -inf) attends to nothing, as in TransformerLens.
+        pattern_BHQK = jnp.where(jnp.isnan(pattern_BHQK), 0.0, pattern_BHQK)
+        pattern_BHQK = tap("hook_pattern", pattern_BHQK)
+
+        z_BPHE = tap("hook_z", jnp.einsum("bhqk,bkhe->bqhe", pattern_BHQK, v_BPHE))
+        return self.write(z_BPHE, self.W_O, tap) + self.b_O
+
+    def keys_and_values(
+        self, for_keys: Array, for_values: Array, tap: Tap
+    ) -> tuple[PerHead, PerHead]:
+        """Keys and values, of all heads that have their own."""
+        k_BPHE = tap("hook_k", project_heads(for_keys, self.W_K, self.b_K))
+        return k_BPHE, tap("hook_v", project_heads(for_values, self.W_V, self.b_V))
+
+    def for_every_head(self, x_BPHE: PerHead) -> PerHead:
+        """Keys or values, once for every head that uses them."""
+        return x_BPHE
+
+
+def for_all_heads(name: str) -> Any:
+    """A property: the shared parameter `name`, once for every head that uses it."""
+    return property(lambda self: jnp.repeat(getattr(self, name)[...], self.group_size, axis=0))
+
+
+class UngroupedQueryAttention(Attention):
+    """Groups of query heads share keys and values (Ainslie et al. 2023, arXiv:2305.13245), hooked once for every head.
+
+    As in TransformerLens the shared parameters are `_W_K` and so on, and `W_K` has them once for every head.
+    """
+
+    W_K = for_all_heads("_W_K")
+    W_V = for_all_heads("_W_V")
+    b_K = for_all_heads("_b_K")
+    b_V = for_all_heads("_b_V")
+
+    def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
+        self.group_size = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
+        super().__init__(cfg, layer, params)
+
+    def take_keys_and_values(self, params: Params) -> None:
+        self._W_K = nnx.Param(params["_W_K"])
+        self._W_V = nnx.Param(params["_W_V"])
+        self._b_K = nnx.Param(params["_b_K"])
+        self._b_V = nnx.Param(params["_b_V"])
+
+
+class GroupedQueryAttention(UngroupedQueryAttention):
+    """The same, with keys and values hooked once for every group."""
+
+    def keys_and_values(
+        self, for_keys: Array, for_values: Array, tap: Tap
+    ) -> tuple[PerHead, PerHead]:
+        k_BPHE = tap("hook_k", project_heads(for_keys, self._W_K, self._b_K))
+        return k_BPHE, tap("hook_v", project_heads(for_values, self._W_V, self._b_V))
+
+    def for_every_head(self, x_BPHE: PerHead) -> PerHead:
+        return jnp.repeat(x_BPHE, self.group_size, axis=2)
+
+
+def make_attention(cfg: HookedTransformerConfig, layer: int, params: Params) -> Attention:
+    """The attention that a config asks for."""
+    if cfg.n_key_value_heads is None:
+        return Attention(cfg, layer, params)
+    ungrouped = cfg.ungroup_grouped_query_attention
+    return (UngroupedQueryAttention if ungrouped else GroupedQueryAttention)(cfg, layer, params)
+
+
+def project_heads(
+    x: Float[Array, "batch pos d_model"] | Float[Array, "batch pos heads d_model"],
+    W_HME: Float[Array, "heads d_model d_head"] | nnx.Param[Array],
+    b_HE: Float[Array, "heads d_head"] | nnx.Param[Array],
+) -> PerHead:
+    """Every head's affine view of what all read, or of its own input."""
+    axes = "bpm" if x.ndim == 3 else "bphm"
+    return jnp.einsum(f"{axes},hme->bphe", x, W_HME) + b_HE
+
+
+def write_together(
+    z_BPHE: PerHead, W_O_HEM: nnx.Param[Array], tap: Tap
+) -> Float[Array, "batch pos d_model"]:
+    """What all heads add to the residual stream."""
+    return jnp.einsum("bphe,hem->bpm", z_BPHE, W_O_HEM)
+
+
+def write_each(
+    z_BPHE: PerHead, W_O_HEM: nnx.Param[Array], tap: Tap
+) -> Float[Array, "batch pos d_model"]:
+    """The same, with what each head adds on the way."""
+    return tap("hook_result", jnp.einsum("bphe,hem->bphm", z_BPHE, W_O_HEM)).sum(2)

@@ -1,0 +1,91 @@
+"""Tokens and positions to vectors, and vectors to logits."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float, Int
+
+from jax_revinc.components.params import Params
+from jax_revinc.hooks import Tap
+
+
+class Embed(nnx.Module):
+    """Token ids to vectors."""
+
+    def __init__(self, params: Params) -> None:
+        self.W_E = nnx.Param(params["W_E"])
+
+    def __call__(self, tokens_BP: Int[Array, "batch pos"]) -> Float[Array, "batch pos d_model"]:
+        return self.W_E[tokens_BP]
+
+
+class NoPosEmbed(nnx.Module):
+    """Positions make no difference here: attention may tell them apart (rotary), or nothing does."""
+
+    def __init__(self, params: Params) -> None:
+        pass
+
+    def __call__(
+        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+    ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
+        """The residual stream to begin with, and what every attention adds to the input of queries and keys."""
+        return embed_BPM, None
+
+
+class UnusedPosEmbed(NoPosEmbed):
+    """Has the parameter that TransformerLens has with alibi too, and never reads it."""
+
+    def __init__(self, params: Params) -> None:
+        self.W_pos = nnx.Param(params["W_pos"])
+
+
+class PosEmbed(UnusedPosEmbed):
+    """One learned vector per position, the same for every sequence, added to the residual stream."""
+
+    def __call__(
+        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+    ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
+        return embed_BPM + self.vectors(embed_BPM, tap), None
+
+    def vectors(
+        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+    ) -> Float[Array, "batch pos d_model"]:
+        """The positions' vectors, for every sequence."""
+        batch, length, _ = embed_BPM.shape
+        W_pos_PM = self.W_pos[:length]
+        return tap("hook_pos_embed", jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape)))
+
+
+class ShortformerPosEmbed(PosEmbed):
+    """The same vectors, for queries and keys alone (Press et al. 2021, arXiv:2012.15832)."""
+
+    def __call__(
+        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+    ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
+        return embed_BPM, self.vectors(embed_BPM, tap)
+
+
+POS_EMBEDS: dict[str, type[NoPosEmbed]] = {
+    "standard": PosEmbed,
+    "shortformer": ShortformerPosEmbed,
+    "alibi": UnusedPosEmbed,
+    "rotary": NoPosEmbed,
+    "none": NoPosEmbed,
+}
+"""What every ``positional_embedding_type`` does where the residual stream begins."""
+
+
+class Unembed(nnx.Module):
+    """Vectors to logits."""
+
+    def __init__(self, params: Params) -> None:
+        self.W_U = nnx.Param(params["W_U"])
+        self.b_U = nnx.Param(params["b_U"])
+
+    def __call__(
+        self, resid_BPM: Float[Array, "batch pos d_model"], tap: Tap
+    ) -> Float[Array, "batch pos d_vocab_out"]:
+        resid_BPM = tap("hook_in", resid_BPM)
+        return tap("hook_out", resid_BPM @ self.W_U + self.b_U)

@@ -1,0 +1,72 @@
+"""Every model that a config can ask for is TransformerLens': names, activations, gradients, interventions."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from model_family import CASES, case, configs
+
+from jax_revinc import HookedTransformer
+from parity.bridge import from_torch, to_torch
+from parity.comparison import compare_tensors
+from parity.model_levels import check_level, check_names, measure
+from parity.pair import Pair
+from parity.question import Question
+from torch_reference.installed import WORLD
+
+pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="4.x implements only a part of the family")
+
+QUESTION = Question(np.random.default_rng(0).integers(0, 3, size=(6, 9)), (3, 8))
+FORWARD, BACKWARD = 1e-10, 1e-9
+
+
+def random_pair(cfg, random_weights, seed=0):
+    """A model with random weights, and its copy in TransformerLens."""
+    weights = {name: 0.7 * w for name, w in random_weights(cfg, seed).items()}
+    ours = HookedTransformer(cfg, params=weights)
+    return Pair(ours, to_torch(ours), QUESTION)
+
+
+def worst(pair, level):
+    """The largest error of a level's tensors, over each tensor's largest value."""
+    mine, truth = measure(level, pair, "float64")
+    assert mine.keys() == truth.keys()
+    rows = compare_tensors(mine, truth)
+    assert all(row.same_infinities for row in rows)
+    return max(row.error for row in rows)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_named_model_is_the_same_model(random_weights, name):
+    pair = random_pair(case(name), random_weights)
+    names = check_names(pair)
+    assert names.passed, names.remarks
+    for level in ("L1", "L2", "L3"):
+        found = check_level(level, pair, "float64")
+        assert found.passed, found.remarks
+    assert from_torch(pair.theirs).cfg == pair.ours.cfg
+
+
+def agree(random_weights, cfg, seed):
+    pair = random_pair(cfg, random_weights, seed)
+    names = check_names(pair)
+    assert names.passed, names.remarks
+    assert worst(pair, "L1") < FORWARD
+    assert worst(pair, "L2") < BACKWARD
+
+
+ANY_MODEL = {"cfg": configs(), "seed": st.integers(0, 2**32 - 1)}
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@settings(UNHURRIED, max_examples=24)
+@given(**ANY_MODEL)
+def test_any_model_is_the_same_model(random_weights, cfg, seed):
+    agree(random_weights, cfg, seed)
+
+
+@pytest.mark.slow
+@settings(UNHURRIED, max_examples=500)
+@given(**ANY_MODEL)
+def test_five_hundred_models_are_the_same_models(random_weights, cfg, seed):
+    agree(random_weights, cfg, seed)

@@ -33,7 +33,7 @@ from jax_revinc.hooks import (
 )
 from jax_revinc.init import init_params
 from jax_revinc.numerics import numerics, with_numerics
-from revinc import HookedTransformerConfig, UserError
+from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.weights import (
     StateDict,
     check_shapes,
@@ -212,6 +212,17 @@ class HookedTransformer(nnx.Module):
         """
         for name, value in check_state_dict(self.cfg, state_dict).items():
             find_param(self, name)[...] = jnp.asarray(value)
+
+    @with_numerics
+    def process_weights(self, **steps: bool) -> HookedTransformer:
+        """The same model with other weights, easier to read; see `revinc.weight_processing.process_weights`.
+
+        Args:
+            steps: `fold_ln`, `center_writing_weights`, `center_unembed`, `fold_value_biases`; all are taken
+                unless they are False, or would change what this model computes.
+        """
+        params, cfg = weight_processing.process_weights(self.params, self.cfg, **steps)
+        return HookedTransformer(cfg, params=params)
 
 
 def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:

@@ -26,6 +26,7 @@ from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import with_numerics
 from revinc import UserError
 from revinc.validation import require_choice
+from revinc.weight_processing import FOLDED, require_harmless
 
 Composition = Literal["Q", "K", "V"]
 
@@ -51,25 +52,18 @@ class SVD(NamedTuple):
 def fold_layer_norm(model: HookedTransformer) -> HookedTransformer:
     """The same function with each norm's gain, bias and centring in the weights that read from it.
 
-    As TransformerLens' ``process_weights_(fold_ln=True)`` without its other steps: a model with LN becomes
-    one with LNPre, whose logits are the same. With LNPre or no norm, the model itself comes back.
+    As `HookedTransformer.process_weights` without its other steps. With norms that have no weights, or none,
+    the model itself comes back.
+
+    Raises:
+        UserError: if the norms' weights can't be folded.
     """
-    if model.cfg.normalization_type != "LN":
+    if model.cfg.normalization_type not in FOLDED:
         return model
-    params = model.params
-    readers = {"ln_final": [("unembed.W_U", "unembed.b_U")]}
-    for layer in range(model.cfg.n_layers):
-        block = f"blocks.{layer}"
-        readers[f"{block}.ln1"] = [(f"{block}.attn.W_{x}", f"{block}.attn.b_{x}") for x in "QKV"]
-        if not model.cfg.attn_only:
-            readers[f"{block}.ln2"] = [(f"{block}.mlp.W_in", f"{block}.mlp.b_in")]
-    for norm, weights in readers.items():
-        gain_M, shift_M = params.pop(f"{norm}.w"), params.pop(f"{norm}.b")
-        for weight, bias in weights:
-            params[bias] = params[bias] + jnp.einsum("m,...mx->...x", shift_M, params[weight])
-            scaled = gain_M[:, None] * params[weight]
-            params[weight] = scaled - scaled.mean(-2, keepdims=True)
-    return HookedTransformer(model.cfg.replace(normalization_type="LNPre"), params=params)
+    require_harmless("fold_layer_norm", model.cfg)
+    return model.process_weights(
+        center_writing_weights=False, center_unembed=False, fold_value_biases=False
+    )
 
 
 @with_numerics
@@ -79,9 +73,17 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
     A query that stands at position p on token t scores a key at position q on token u, in the first layer
     and up to the norms' scales, ``token_token[t, u] + token_position[t, q] + position_token[p, u] +
     position_position[p, q]`` (times ``1 / sqrt(d_head)``).
+
+    Raises:
+        UserError: if positions are not in the residual stream.
     """
+    if model.cfg.positional_embedding_type != "standard":
+        raise UserError(
+            "qk_circuit needs positions in the residual stream, "
+            f"not positional_embedding_type={model.cfg.positional_embedding_type!r}"
+        )
     folded = fold_layer_norm(model)
-    W_E_pos_XM = jnp.concatenate([folded.embed.W_E[...], folded.pos_embed.W_pos[...]])
+    W_E_pos_XM = jnp.concatenate([folded.embed.W_E[...], folded.params["pos_embed.W_pos"]])
     Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_Q"))
     K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_K"))
     circuit_LHXX = Q_LHXE @ K_LHXE.mT

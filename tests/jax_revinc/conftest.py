@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import signal
 import subprocess
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -56,9 +54,7 @@ def start_process():
 
 @pytest.fixture(scope="session")
 def hand_built():
-    """`hand_built` of ``tests/hand_built.py``; each model is made once."""
-    path = Path(__file__).parents[1] / "hand_built.py"
-    spec = importlib.util.spec_from_file_location("hand_built", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return functools.cache(module.hand_built)
+    """`hand_built.hand_built`; each model is made once."""
+    from hand_built import hand_built
+
+    return functools.cache(hand_built)

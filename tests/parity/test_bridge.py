@@ -47,7 +47,7 @@ def assert_same_model(ours, theirs, tokens):
     logits, cache = ours.run_with_cache(tokens)
     their_logits, their_cache = theirs.run_with_cache(torch.tensor(tokens))
     np.testing.assert_allclose(logits, their_logits.detach(), rtol=0, atol=1e-12)
-    assert set(cache) == set(adapter.in_3_9(their_cache))
+    assert set(cache) == set(adapter.in_3_9(ours.cfg, their_cache))
     otherwise = tuple(d.name for d in adapter.KNOWN_DIFFERENCES if d.level == "L1")
     for name, activation in cache.items():
         if not name.endswith(otherwise):
@@ -82,11 +82,11 @@ def test_a_round_trip_changes_no_bit(cfg):
 
 def test_a_config_that_is_not_implemented_is_refused_by_name():
     given = {"n_layers": 1, "d_model": 4, "d_head": 2, "d_vocab": 5, "n_ctx": 9, "n_heads": 2}
-    given |= {"act_fn": "relu", "use_attn_scale": False, "gated_mlp": True}
+    given |= {"act_fn": "relu", "use_qk_norm": True, "clip_qkv": 3.0}
     with pytest.raises(UserError) as refused:
         from_torch(upstream_model(given))
-    assert "gated_mlp=True" in str(refused.value)
-    assert "use_attn_scale=False" in str(refused.value)
+    assert "use_qk_norm=True" in str(refused.value)
+    assert "clip_qkv=3.0" in str(refused.value)
 
 
 def upstream_model(fields):

@@ -1,17 +1,19 @@
 """Every model that a config can ask for is TransformerLens': names, activations, gradients, interventions."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_family import CASES, case, configs
 
-from jax_revinc import HookedTransformer
+from jax_revinc import HookedTransformer, TrainConfig
 from parity.bridge import from_torch, to_torch
 from parity.comparison import compare_tensors
 from parity.model_levels import check_level, check_names, measure
 from parity.pair import Pair
 from parity.question import Question
+from parity.training_levels import check_optimizer
 from torch_reference.installed import WORLD
 
 pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="4.x implements only a part of the family")
@@ -36,23 +38,33 @@ def worst(pair, level):
     return max(row.error for row in rows)
 
 
+def agree(pair):
+    """What float64 promises of names, activations and gradients."""
+    with jax.disable_jit():  # a program that runs once costs more to compile than to interpret
+        names = check_names(pair)
+        assert names.passed, names.remarks
+        assert worst(pair, "L1") < FORWARD
+        assert worst(pair, "L2") < BACKWARD
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_named_model_is_the_same_model(random_weights, name):
     pair = random_pair(case(name), random_weights)
-    names = check_names(pair)
-    assert names.passed, names.remarks
-    for level in ("L1", "L2", "L3"):
-        found = check_level(level, pair, "float64")
-        assert found.passed, found.remarks
+    agree(pair)
     assert from_torch(pair.theirs).cfg == pair.ours.cfg
 
 
-def agree(random_weights, cfg, seed):
-    pair = random_pair(cfg, random_weights, seed)
-    names = check_names(pair)
-    assert names.passed, names.remarks
-    assert worst(pair, "L1") < FORWARD
-    assert worst(pair, "L2") < BACKWARD
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_named_model_passes_every_level_in_both_precisions(random_weights, name):
+    pair = random_pair(case(name), random_weights)
+    for dtype in ("float64", "float32"):
+        for level in ("L1", "L2", "L3"):
+            found = check_level(level, pair, dtype)
+            assert found.passed, found.remarks
+        if pair.ours.cfg.d_vocab_out == pair.ours.cfg.d_vocab:
+            step = check_optimizer(TrainConfig(model=case(name, dtype="float32")), dtype)
+            assert step.passed, step.remarks
 
 
 ANY_MODEL = {"cfg": configs(), "seed": st.integers(0, 2**32 - 1)}
@@ -62,11 +74,11 @@ UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 @settings(UNHURRIED, max_examples=24)
 @given(**ANY_MODEL)
 def test_any_model_is_the_same_model(random_weights, cfg, seed):
-    agree(random_weights, cfg, seed)
+    agree(random_pair(cfg, random_weights, seed))
 
 
 @pytest.mark.slow
 @settings(UNHURRIED, max_examples=500)
 @given(**ANY_MODEL)
 def test_five_hundred_models_are_the_same_models(random_weights, cfg, seed):
-    agree(random_weights, cfg, seed)
+    agree(random_pair(cfg, random_weights, seed))

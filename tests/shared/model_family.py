@@ -69,21 +69,24 @@ def case(name: str, **more) -> HookedTransformerConfig:
     return HookedTransformerConfig(**BASE | CASES[name] | more)
 
 
+SIZES = (
+    {"d_model": 6, "d_head": 4, "n_heads": 2, "d_mlp": 7, "d_vocab_out": 3},
+    {"d_model": 8, "d_head": 2, "n_heads": 4, "d_mlp": 8, "d_vocab_out": 5},
+    {"d_model": 5, "d_head": 6, "n_heads": 1, "d_mlp": 3, "d_vocab_out": 5},
+)
+
+
 @st.composite
 def configs(draw) -> HookedTransformerConfig:
-    """Any valid float64 config of few sizes, so that compiled operations are met again."""
+    """Any valid float64 config; of few sizes, so that compiled operations are met again."""
 
     def choose(*options):
         return draw(st.sampled_from(options))
 
     fields = {
+        **draw(st.sampled_from(SIZES)),
         "n_layers": choose(1, 2, 3),
-        "d_model": choose(6, 8),
-        "d_head": choose(2, 4),
-        "n_heads": choose(1, 2, 4),
-        "d_mlp": choose(5, 8),
         "d_vocab": 5,
-        "d_vocab_out": choose(3, 5),
         "n_ctx": choose(8, 11),
         "dtype": "float64",
         "normalization_type": choose(*NORMALIZATION_TYPES),

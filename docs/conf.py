@@ -1,0 +1,46 @@
+"""The site of the documentation. `make docs` builds it; every warning is an error."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "jax-revinc"
+html_title = project
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+html_show_sphinx = False
+
+extensions = [
+    "autoapi.extension",
+    "config_fields",
+    "myst_nb",
+    "sentences",
+    "short_types",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+
+# Pages. The notebook brings its results along; nothing is run.
+nb_execution_mode = "off"
+myst_heading_anchors = 3
+copybutton_exclude = ".linenos, .gp, .go"
+
+# Docstrings, read from the source: neither torch nor jax is imported.
+autoapi_dirs = [f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")]
+autoapi_ignore = ["*/__main__.py", "*/report/*"]  # commands and pages: nothing to import
+autoapi_generate_api_docs = False
+autoapi_member_order = "bysource"
+autoapi_options = ["members", "imported-members"]
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+maximum_signature_line_length = 88
+
+# What is in `backticks` may be a name, then it is a link; a reference written as one must lead somewhere.
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    ("py:class", "Store"),  # `load` makes it
+]

@@ -1,0 +1,50 @@
+"""What the README and the how-to pages tell a reader to type works as it stands."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+HOW_TO = [
+    ROOT / "docs" / f"{page}.md" for page in ("train", "populate", "check_parity", "transformer_lens")
+]
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("pages", [[README], HOW_TO], ids=["README", "how-to"])
+def test_every_python_block_runs(pages, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the pages of a reader share a folder, not names
+    for page in pages:
+        names: dict[str, object] = {}
+        assert blocks(page, "python"), page
+        for block in blocks(page, "python"):
+            exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_is_understood(page):
+    for line in "".join(blocks(page, "sh")).splitlines():
+        program, *words = shlex.split(line, comments=True)
+        if program == "make":
+            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), line
+            continue
+        if program == "python":
+            assert words.pop(0) == "-m", line
+            program = words.pop(0)
+        module = importlib.import_module(f"{program.replace('-', '_')}.__main__")
+        module.make_parser().parse_args(words)
+
+
+def test_every_picture_and_file_that_it_names_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README.read_text())
+    assert "docs/report.png" in links
+    for link in links:
+        assert (README.parent / link).exists(), link

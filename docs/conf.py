@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 project = "jax-revinc"
 html_title = project
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
@@ -15,8 +17,8 @@ html_show_sphinx = False
 extensions = [
     "autoapi.extension",
     "config_fields",
+    "docstrings",
     "myst_nb",
-    "sentences",
     "short_types",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
@@ -25,13 +27,14 @@ extensions = [
 # Pages. The notebook brings its results along; nothing is run.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
-copybutton_exclude = ".linenos, .gp, .go"
 
 # Docstrings, read from the source: neither torch nor jax is imported.
-autoapi_dirs = [f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")]
+autoapi_dirs = [
+    f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")
+]
 autoapi_ignore = ["*/__main__.py", "*/report/*"]  # commands and pages: nothing to import
 autoapi_generate_api_docs = False
-autoapi_member_order = "bysource"
+autodoc_member_order = "bysource"
 autoapi_options = ["members", "imported-members"]
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True

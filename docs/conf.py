@@ -19,6 +19,7 @@ extensions = [
     "config_fields",
     "docstrings",
     "myst_nb",
+    "shapes",
     "short_types",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",

@@ -11,6 +11,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which a browser refuses to a file
 html_show_copyright = False
 html_show_sphinx = False
 

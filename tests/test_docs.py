@@ -55,3 +55,12 @@ def test_every_picture_and_file_that_the_readme_names_exists():
     assert "docs/report.png" in links
     for link in links:
         assert (README.parent / link).exists(), link
+
+
+@pytest.mark.parametrize(
+    "package", ["jax_revinc", "jax_revinc.population", "parity", "torch_reference", "revinc"]
+)
+def test_every_public_name_is_in_the_api(package):
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "api").glob("*.md"))
+    described = set(re.findall(r"^\.\. autoapi\w+:: \S+\.(\w+)$", pages, re.MULTILINE))
+    assert set(importlib.import_module(package).__all__) - described == set()

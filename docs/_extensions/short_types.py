@@ -12,14 +12,16 @@ OURS = ("revinc", "jax_revinc", "torch_reference", "parity")
 def shorten(app: Sphinx, doctree: nodes.document) -> None:
     for signature in doctree.findall(addnodes.desc_signature):
         for reference in list(signature.findall(addnodes.pending_xref)):
-            *packages, name = reference["reftarget"].split(".")
-            text = nodes.Text(name)
-            if packages and packages[0] in OURS:
-                # Described under the name by which it is imported, whatever file it is in.
-                reference["reftarget"], reference["refspecific"] = name, True
-                reference.children = [text]
-            else:
-                reference.replace_self(text)
+            package, _, path = reference["reftarget"].partition(".")
+            name = nodes.Text((path or package).rpartition(".")[2])
+            if path and package not in OURS:
+                reference.replace_self(name)
+                continue
+            reference.children = [name]
+            # Described under the name by which it is imported, whatever file it is in.
+            reference["reftarget"], reference["refspecific"] = str(name), True
+            if not path:  # a builtin, a type variable, or a neighbour in the file
+                reference["reftype"] = "obj"
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

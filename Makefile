@@ -1,5 +1,6 @@
 # make demo   train the tutorial's model, check it against TransformerLens, write its page
 # make test   the tests (minutes);  make test-full  the slow ones too;  make lint  style, types, imports
+# make docs   the documentation as a site that opens offline; a warning is an error
 # make test-tl4  the reference and the judge against TransformerLens 4.x, in an environment of its own
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV4 := .venv-tl4
 TL4 := 4.3.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-full test-tl4 lint format clean
+.PHONY: demo test test-slow test-full test-tl4 lint format docs clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/python -m jax_revinc train --out $(RUN) --snapshots every:100 --overwrite
@@ -38,6 +39,10 @@ lint: $(VENV)/dev.stamp
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
+	@echo "Open build/docs/html/index.html in a browser."
 
 clean:
 	rm -rf $(VENV) $(VENV4)

@@ -1,0 +1,51 @@
+"""The site of the documentation. `make docs` builds it; every warning is an error."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
+
+project = "jax-revinc"
+html_title = project
+html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_search_summary = False  # it would be fetched, which a browser refuses to a file
+html_show_copyright = False
+html_show_sphinx = False
+
+extensions = [
+    "autoapi.extension",
+    "config_fields",
+    "docstrings",
+    "myst_nb",
+    "shapes",
+    "short_types",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+
+# Pages. The notebook brings its results along; nothing is run.
+nb_execution_mode = "off"
+myst_heading_anchors = 3
+
+# Docstrings, read from the source: neither torch nor jax is imported.
+autoapi_dirs = [
+    f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")
+]
+autoapi_ignore = ["*/__main__.py", "*/report/*"]  # commands and pages: nothing to import
+autoapi_generate_api_docs = False
+autodoc_member_order = "bysource"
+autoapi_options = ["members", "imported-members"]
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+maximum_signature_line_length = 88
+
+# What is in `backticks` may be a name, then it is a link; a reference written as one must lead somewhere.
+default_role = "py:obj"
+nitpicky = True
+nitpick_ignore_regex = [
+    ("py:obj", ".*"),
+    ("py:class", "Store"),  # `load` makes it
+]

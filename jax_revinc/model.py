@@ -266,8 +266,15 @@ def next_token_loss(
     return losses if per_token else losses.mean()
 
 
-def check_tokens(cfg: HookedTransformerConfig, tokens: Any) -> Int[Array, "batch pos"]:
-    """`tokens` as [batch, pos]. Their range is checked where it can be: not on traced values.
+def check_sequences(cfg: HookedTransformerConfig, sequences: Any) -> Int[Array, "batch seq"]:
+    """`check_tokens` of whole sequences, whose last token the model is not fed."""
+    return check_tokens(cfg, sequences, cfg.n_ctx + 1)
+
+
+def check_tokens(
+    cfg: HookedTransformerConfig, tokens: Any, longest: int | None = None
+) -> Int[Array, "batch pos"]:
+    """`tokens` as [batch, pos], at most `longest` (n_ctx) of them. Their range is checked where it can be: not on traced values.
 
     Raises:
         UserError: saying what is wrong with them.
@@ -283,7 +290,7 @@ def check_tokens(cfg: HookedTransformerConfig, tokens: Any) -> Int[Array, "batch
         tokens = tokens[None]
     if tokens.ndim != 2:
         raise UserError(f"tokens must have shape [batch, pos], not {list(tokens.shape)}")
-    if tokens.shape[1] > cfg.n_ctx:
+    if tokens.shape[1] > (longest or cfg.n_ctx):
         raise UserError(f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}")
     check_range(tokens, cfg.d_vocab, "d_vocab")
     return jnp.asarray(tokens)

@@ -24,7 +24,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.analysis.interventions import Sites, run_in_lanes, sweep
-from jax_revinc.model import HookedTransformer, Tokens, check_tokens, hook_names
+from jax_revinc.model import HookedTransformer, Tokens, check_sequences, hook_names
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params, token_losses
 from revinc import HookedTransformerConfig, UserError
@@ -185,7 +185,7 @@ def ablate(
     order: Int[Array, " batch"] | Int[np.ndarray, " batch"],
 ) -> Ablation:
     """Check the arguments, then ablate in one compiled call."""
-    sequences = check_tokens(model.cfg, tokens)
+    sequences = check_sequences(model.cfg, tokens)
     last = sequences.shape[1] - 1
     if not predicted or not all(1 <= position <= last for position in predicted):
         raise UserError(f"predicted must name positions in 1..{last}, not {predicted}")

@@ -21,10 +21,12 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.hooks import ActivationCache, identity
-from jax_revinc.model import HookedTransformer, check_range, check_tokens, find_param
+from jax_revinc.model import HookedTransformer, check_range, check_sequences, find_param
 from jax_revinc.numerics import with_numerics
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice, require_index
+from revinc.weight_processing import CENTRING
+from revinc.weights import final_normalization_type
 
 Index = int | slice | tuple[int, ...] | Sequence[int] | None
 """What to keep of an axis, as in TransformerLens: an int drops the axis, a tuple is a slice's arguments
@@ -73,9 +75,9 @@ def decompose_resid(
     """
     require_choice("mode", mode, ("all", "mlp", "attn"))
     fed = fed_layer(model.cfg, layer, mlp_input)
-    blocks = embeddings(cache) if incl_embeds else []
+    blocks = embeddings(model.cfg, cache) if incl_embeds else []
     for earlier in range(model.cfg.n_layers):
-        if mode != "mlp" and earlier < fed + mlp_input:
+        if mode != "mlp" and earlier < n_attentions_before(model.cfg, fed, mlp_input):
             blocks.append(layer_output(cache, earlier, "attn_out"))
         if mode != "attn" and earlier < fed and not model.cfg.attn_only:
             blocks.append(layer_output(cache, earlier, "mlp_out"))
@@ -111,12 +113,15 @@ def accumulated_resid(
         UserError: for a layer, MLP or position that does not exist.
     """
     fed = fed_layer(model.cfg, layer, mlp_input)
-    if incl_mid and model.cfg.attn_only:
-        raise UserError("incl_mid needs MLPs; an attention-only model has nothing in the middle")
+    has_mid = mlp_stream(model.cfg) == "resid_mid"
+    if incl_mid and not has_mid:
+        raise UserError(
+            "incl_mid needs MLPs after the attention; this model has nothing in the middle"
+        )
     blocks = []
     for earlier in range(min(fed + 1, model.cfg.n_layers)):
         blocks.append(Block((f"{earlier}_pre",), cache["resid_pre", earlier][None]))
-        if (incl_mid and earlier < fed) or (mlp_input and earlier == fed):
+        if (incl_mid and earlier < fed) or (mlp_input and has_mid and earlier == fed):
             blocks.append(Block((f"{earlier}_mid",), cache["resid_mid", earlier][None]))
     to_unembed = fed == model.cfg.n_layers
     if to_unembed:
@@ -240,15 +245,16 @@ def get_full_resid_decomposition(
     """
     cfg = model.cfg
     fed = fed_layer(cfg, layer, mlp_input)
-    blocks = [head_results(model, cache, earlier) for earlier in range(fed + mlp_input)]
-    biases = [weight(model, earlier, "attn.b_O") for earlier in range(fed + mlp_input)]
+    attentions = range(n_attentions_before(cfg, fed, mlp_input))
+    blocks = [head_results(model, cache, earlier) for earlier in attentions]
+    biases = [weight(model, earlier, "attn.b_O") for earlier in attentions]
     for earlier in range(0 if cfg.attn_only else fed):
         if expand_neurons:
             blocks.append(neuron_results(model, cache, earlier, np.arange(cfg.d_mlp)))
             biases.append(weight(model, earlier, "mlp.b_out"))
         else:
             blocks.append(layer_output(cache, earlier, "mlp_out"))
-    blocks += embeddings(cache)
+    blocks += embeddings(cfg, cache)
     blocks.append(everywhere(cache, "bias", sum(biases, jnp.zeros(cfg.d_model, cfg.dtype))))
     return joined(model, cache, blocks, fed, mlp_input, apply_ln, pos_slice, return_labels)
 
@@ -263,7 +269,7 @@ def apply_ln_to_stack(
     pos_slice: Index = None,
     recompute_ln: bool = False,
 ) -> Stack:
-    """Components as the norm before `layer` scales their sum: centred, over the cached scale.
+    """Components as the norm before `layer` scales their sum: over the cached scale, centred unless it is an RMS norm.
 
     That is linear, so the results add up to ``hook_normalized``. The norm's gain and bias are left out.
     A model without norms leaves the stack as it is.
@@ -285,15 +291,19 @@ def apply_ln_to_stack(
         return model.ln_final(residual_stack, identity)
     if model.cfg.normalization_type is None:
         return residual_stack
+    at_end = fed == model.cfg.n_layers
+    kind = final_normalization_type(model.cfg) if at_end else model.cfg.normalization_type
     norm = "ln2" if mlp_input else "ln1"
-    scale = cache["scale"] if fed == model.cfg.n_layers else cache["scale", fed, norm]
+    scale = cache["scale"] if at_end else cache["scale", fed, norm]
     scale = at_positions(scale, pos_slice)
     if residual_stack.shape[1:-1] != scale.shape[:-1]:
         raise UserError(
             f"the stack covers {list(residual_stack.shape[1:-1])} (batch, pos), the cache "
             f"{list(scale.shape[:-1])}; give the pos_slice that the stack was cut with"
         )
-    return (residual_stack - residual_stack.mean(-1, keepdims=True)) / scale
+    if kind in CENTRING:
+        residual_stack = residual_stack - residual_stack.mean(-1, keepdims=True)
+    return residual_stack / scale
 
 
 @with_numerics
@@ -363,7 +373,7 @@ def logit_attribution(
             ids in `among`.
     """
     cfg = model.cfg
-    tokens = check_tokens(cfg, tokens)
+    tokens = check_sequences(cfg, tokens)
     for position in predicted:
         if not 1 <= position < tokens.shape[1]:
             raise UserError(
@@ -390,7 +400,7 @@ def _logit_attribution(
 ) -> Block:
     model = HookedTransformer(cfg, params=params)
     _, cache = model.run_with_cache(tokens[:, :-1])
-    blocks = embeddings(cache)
+    blocks = embeddings(cfg, cache)
     for layer in range(cfg.n_layers):
         blocks.append(head_results(model, cache, layer))
         blocks.append(everywhere(cache, f"{layer}_b_O", weight(model, layer, "attn.b_O")))
@@ -427,11 +437,22 @@ def fed_layer(cfg: HookedTransformerConfig, layer: int | None, mlp_input: bool =
     return fed
 
 
-def embeddings(cache: ActivationCache) -> list[Block]:
-    return [
-        Block(("embed",), cache["hook_embed"][None]),
-        Block(("pos_embed",), cache["hook_pos_embed"][None]),
-    ]
+def mlp_stream(cfg: HookedTransformerConfig) -> str | None:
+    """The name of the stream that MLPs read: behind the attention or, if they are parallel, before it."""
+    if cfg.attn_only:
+        return None
+    return "resid_pre" if cfg.parallel_attn_mlp else "resid_mid"
+
+
+def n_attentions_before(cfg: HookedTransformerConfig, fed: int, mlp_input: bool) -> int:
+    """How many attentions have written into the input of layer `fed` or of its MLP."""
+    return fed + (mlp_input and not cfg.parallel_attn_mlp)
+
+
+def embeddings(cfg: HookedTransformerConfig, cache: ActivationCache) -> list[Block]:
+    """What the stream begins with: positions are in it if they are added there."""
+    names = ["embed", "pos_embed"] if cfg.positional_embedding_type == "standard" else ["embed"]
+    return [Block((name,), cache[f"hook_{name}"][None]) for name in names]
 
 
 def layer_output(cache: ActivationCache, layer: int, name: str) -> Block:

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.analysis.attribution import mlp_stream
 from jax_revinc.hooks import ActivationCache, identity, recording, scoped
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import with_numerics
@@ -199,7 +200,7 @@ def frozen_parts(
     logits_BPV, cache = model.run_with_cache(fed)
     # Without biases, and with norms and patterns frozen, the model is linear in what is written to it.
     weights = {
-        name: jnp.zeros_like(param) if name.split(".")[-1].startswith("b") else param
+        name: jnp.zeros_like(param) if name.split(".")[-1].lstrip("_").startswith("b") else param
         for name, param in model.params.items()
     }
     linear = HookedTransformer(model.cfg, params=weights)
@@ -220,8 +221,9 @@ def frozen_parts(
             return jnp.zeros_like(activation) if silent else frozen(name, activation)
 
         record: dict[str, Array] = {}
-        logits = linear(fed, tap=recording(tap, cache, record))
-        return logits, ActivationCache(record, model.cfg.n_layers)
+        linear(fed, tap=recording(tap, cache, record))
+        alone = ActivationCache(record, model.cfg.n_layers)
+        return alone["unembed.hook_out"], alone  # before a soft cap, which is not linear
 
     embed_BPM = cache["hook_embed"]
     _, alone = run("hook_embed", embed_BPM)
@@ -235,5 +237,5 @@ def frozen_parts(
     for layer in range(0 if model.cfg.attn_only else model.cfg.n_layers):
         mlp = f"blocks.{layer}.hook_mlp_out"
         writes.append(run(mlp, cache[mlp])[0][None])
-        reads.append(run(mlp, cache["resid_mid", layer])[0][None])
+        reads.append(run(mlp, cache[mlp_stream(model.cfg), layer])[0][None])
     return logits_BPV, jnp.concatenate(writes), jnp.concatenate(reads)

@@ -197,7 +197,10 @@ def check_activation(cfg: HookedTransformerConfig, name: str) -> None:
         hint = near_names(str(name), AXES)
         raise UserError(f"{name!r} can't be patched{hint} (known: {', '.join(AXES)})")
     if get_act_name(name, 0) not in hook_names(cfg):
-        raise UserError(f"the model has no {name} to patch: attn_only={cfg.attn_only}")
+        raise UserError(
+            f"the model has no {name} to patch: attn_only={cfg.attn_only}, "
+            f"parallel_attn_mlp={cfg.parallel_attn_mlp}"
+        )
 
 
 def checked(metric: Measure, shape: tuple[int, ...], wanted: str) -> Measure:

@@ -23,6 +23,7 @@ import pandas as pd
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.analysis.attribution import mlp_stream
 from jax_revinc.analysis.interventions import Measure, Sites
 from jax_revinc.analysis.patching import (
     Family,
@@ -85,7 +86,9 @@ class PathPatches(NamedTuple):
 
 def senders(cfg: HookedTransformerConfig) -> list[Sender]:
     """All that write, in order of execution."""
-    found = [Sender("embed", "hook_embed"), Sender("pos_embed", "hook_pos_embed")]
+    found = [Sender("embed", "hook_embed")]
+    if cfg.positional_embedding_type == "standard":
+        found.append(Sender("pos_embed", "hook_pos_embed"))
     for layer in range(cfg.n_layers):
         block = f"blocks.{layer}"
         found += [
@@ -109,12 +112,14 @@ def receivers(cfg: HookedTransformerConfig) -> list[Receiver]:
                 f"{block}.attn.hook_{part}",
                 head,
             )
-            for part in "qkv"
-            for head in range(cfg.n_heads)
+            for part, n_heads in (("q", cfg.n_heads), ("k", cfg.n_kv_heads), ("v", cfg.n_kv_heads))
+            for head in range(n_heads)
         ]
         if not cfg.attn_only:
             found.append(
-                Receiver(f"L{layer} MLP", f"{block}.hook_resid_mid", f"{block}.mlp.hook_pre")
+                Receiver(
+                    f"L{layer} MLP", f"{block}.hook_{mlp_stream(cfg)}", f"{block}.mlp.hook_post"
+                )
             )
     last = f"blocks.{cfg.n_layers - 1}.hook_resid_post"
     return [*found, Receiver("logits", last, "unembed.hook_out")]

@@ -5,7 +5,8 @@ model computes the same logits with it; with `center_unembed` the same log proba
 
 Where TransformerLens 3.9 changes what a model computes, this does not follow it: 3.9 folds a norm into the wrong axis of
 ``W_in`` where d_mlp equals d_model, and of ``W_U`` where d_vocab_out does; it centres what an RMS norm reads
-(``final_rms``) and what a soft cap bends; and it drops the bias of a norm before a gated MLP.
+(``final_rms``) and what a soft cap bends; it drops the bias of a norm before a gated MLP, and scales positions that
+shortformer adds behind one. Here such a norm keeps its weights.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def process_weights(
     """All steps in TransformerLens' order, but for those that `cfg` rules out: see `obstacles`.
 
     Returns:
-        The state dict and its config: norms whose weights were folded have none any more.
+        The state dict and its config: norms have no weights any more if those of all could be folded.
     """
     asked = {
         "fold_layer_norm": fold_ln,
@@ -49,9 +50,15 @@ def process_weights(
     for name, is_asked in asked.items():
         if is_asked and not obstacles(cfg)[name]:
             weights = STEPS[name](weights, cfg)
-    if fold_ln and not obstacles(cfg)["fold_layer_norm"]:
+    norms = {name for name in weights if name.endswith((".w", ".b"))}
+    if fold_ln and norms and norms <= weights_of_folded_norms(cfg):
         cfg = cfg.replace(normalization_type=FOLDED[cfg.normalization_type or ""])
     return {name: weights[name] for name in parameter_shapes(cfg)}, cfg
+
+
+def weights_of_folded_norms(cfg: HookedTransformerConfig) -> set[str]:
+    """The gains and biases that `fold_layer_norm` folds."""
+    return {f"{norm}.{letter}" for norm in readers_of_norms(cfg) for letter in "wb"}
 
 
 def obstacles(cfg: HookedTransformerConfig) -> dict[str, str]:
@@ -59,14 +66,8 @@ def obstacles(cfg: HookedTransformerConfig) -> dict[str, str]:
     folding = centring = capped = ""
     if cfg.normalization_type not in FOLDED:
         folding = f"normalization_type={cfg.normalization_type!r} has no weights to fold"
-    elif cfg.positional_embedding_type == "shortformer":
-        folding = "shortformer adds positions after the norm whose weights would be folded"
-    elif cfg.gated_mlp and cfg.normalization_type == "LN":
-        folding = "gated_mlp has no bias at its gate to take over that of ln2"
     if cfg.normalization_type not in CENTRING or cfg.final_rms:
         centring = "norms that do not centre what they read would notice"
-    elif cfg.positional_embedding_type == "shortformer":
-        centring = "shortformer adds W_pos where no norm centres it"
     if cfg.output_logits_soft_cap is not None:
         capped = (
             "output_logits_soft_cap bends logits, so a constant added to all makes a difference"
@@ -86,12 +87,13 @@ def require_harmless(step: str, cfg: HookedTransformerConfig) -> None:
 
 
 def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
-    """Gains and biases of all norms, moved into what reads them; what a layer norm's reader takes is centred too.
+    """Gains and biases of norms, moved into what reads them; what a layer norm's reader takes is centred too.
 
-    The norms keep gains of 1 and biases of 0.
+    These norms keep gains of 1 and biases of 0. Two can't be folded and stay as they are: ln1 with shortformer, which
+    adds positions behind it, and a layer norm before a gated MLP, whose gate has no bias to take over the norm's.
 
     Raises:
-        UserError: if there is nothing to fold, or it can't be folded.
+        UserError: if no norm has weights.
     """
     require_harmless("fold_layer_norm", cfg)
     weights = dict(state_dict)
@@ -110,7 +112,7 @@ def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[s
 
 
 def readers_of_norms(cfg: HookedTransformerConfig) -> dict[str, list[tuple[str, str]]]:
-    """For every norm that has weights, the weights that read it, and the biases added to what they make of it."""
+    """For every norm that can be folded, the weights that read it, and the biases added to what they make of it."""
     _ = "" if cfg.n_key_value_heads is None else "_"
     names = ("W_Q", "b_Q"), (f"{_}W_K", f"{_}b_K"), (f"{_}W_V", f"{_}b_V")
     gate = [("mlp.W_gate", "")] if cfg.gated_mlp else []
@@ -119,6 +121,10 @@ def readers_of_norms(cfg: HookedTransformerConfig) -> dict[str, list[tuple[str, 
         "ln2": [("mlp.W_in", "mlp.b_in"), *gate],
         "mlp.ln": [("mlp.W_out", "mlp.b_out")],
     }
+    if cfg.positional_embedding_type == "shortformer":
+        del in_block["ln1"]
+    if cfg.gated_mlp and cfg.normalization_type == "LN":
+        del in_block["ln2"]
     readers = {
         f"blocks.{layer}.{norm}": [(f"blocks.{layer}.{w}", f"blocks.{layer}.{b}") for w, b in pairs]
         for layer in range(cfg.n_layers)
@@ -136,12 +142,11 @@ def center_writing_weights(state_dict: Weights, cfg: HookedTransformerConfig) ->
         UserError: if a norm would.
     """
     require_harmless("center_writing_weights", cfg)
-    writers = ("embed.W_E", "pos_embed.W_pos", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out")
-    unread = "pos_embed.W_pos" if cfg.positional_embedding_type == "alibi" else ""
+    writers = ["embed.W_E", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out"]
+    if cfg.positional_embedding_type == "standard":
+        writers.append("pos_embed.W_pos")
     return {
-        name: weight - weight.mean(-1, keepdims=True)
-        if name.endswith(writers) and name != unread
-        else weight
+        name: weight - weight.mean(-1, keepdims=True) if name.endswith(tuple(writers)) else weight
         for name, weight in state_dict.items()
     }
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float
 
@@ -26,7 +27,7 @@ from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import with_numerics
 from revinc import UserError
 from revinc.validation import require_choice
-from revinc.weight_processing import FOLDED, require_harmless
+from revinc.weight_processing import FOLDED
 
 Composition = Literal["Q", "K", "V"]
 
@@ -38,6 +39,10 @@ class QKCircuit(NamedTuple):
     token_position: Float[Array, "n_layers n_heads d_vocab n_ctx"]
     position_token: Float[Array, "n_layers n_heads n_ctx d_vocab"]
     position_position: Float[Array, "n_layers n_heads n_ctx n_ctx"]
+
+
+POSITIONS_IN_STREAM = {"standard": ("pos_embed.W_pos",)}
+"""What positions write into the residual stream, by ``positional_embedding_type``; others write nothing."""
 
 
 class SVD(NamedTuple):
@@ -56,11 +61,15 @@ def fold_layer_norm(model: HookedTransformer) -> HookedTransformer:
     the model itself comes back.
 
     Raises:
-        UserError: if the norms' weights can't be folded.
+        UserError: if what heads read can't be told without their norm.
     """
     if model.cfg.normalization_type not in FOLDED:
         return model
-    require_harmless("fold_layer_norm", model.cfg)
+    if model.cfg.positional_embedding_type == "shortformer":
+        raise UserError(
+            "circuits need norms whose weights can be folded, and shortformer adds positions behind them; "
+            "choose another positional_embedding_type, or a normalization_type without weights"
+        )
     return model.process_weights(
         center_writing_weights=False, center_unembed=False, fold_value_biases=False
     )
@@ -74,16 +83,11 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
     and up to the norms' scales, ``token_token[t, u] + token_position[t, q] + position_token[p, u] +
     position_position[p, q]`` (times ``1 / sqrt(d_head)``).
 
-    Raises:
-        UserError: if positions are not in the residual stream.
+    Where positions are not in the residual stream (rotary, alibi, shortformer, none) their parts are empty.
     """
-    if model.cfg.positional_embedding_type != "standard":
-        raise UserError(
-            "qk_circuit needs positions in the residual stream, "
-            f"not positional_embedding_type={model.cfg.positional_embedding_type!r}"
-        )
     folded = fold_layer_norm(model)
-    W_E_pos_XM = jnp.concatenate([folded.embed.W_E[...], folded.params["pos_embed.W_pos"]])
+    in_stream = ["embed.W_E", *POSITIONS_IN_STREAM.get(model.cfg.positional_embedding_type, ())]
+    W_E_pos_XM = jnp.concatenate([folded.params[name] for name in in_stream])
     Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_Q"))
     K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_K"))
     circuit_LHXX = Q_LHXE @ K_LHXE.mT
@@ -94,6 +98,21 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
         circuit_LHXX[..., position, token],
         circuit_LHXX[..., position, position],
     )
+
+
+def qk_view(
+    model: HookedTransformer, positions: list[str], tokens: list[str]
+) -> tuple[str, Float[np.ndarray, "n_layers n_heads read read"], list[str]]:
+    """What is worth looking at in the QK circuit: by position if positions are in the stream, else by token.
+
+    Returns:
+        "position" or "token"; the matrices, of as many positions as have labels; the labels.
+    """
+    circuit = qk_circuit(model)
+    if model.cfg.positional_embedding_type in POSITIONS_IN_STREAM:
+        n = len(positions)
+        return "position", np.asarray(circuit.position_position)[..., :n, :n], positions
+    return "token", np.asarray(circuit.token_token), tokens
 
 
 @with_numerics

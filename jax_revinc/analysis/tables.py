@@ -17,7 +17,7 @@ from jax_revinc.analysis.circuits import (
     fold_layer_norm,
     mlp_map,
     ov_circuit,
-    qk_circuit,
+    qk_view,
 )
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.evidence import ablation_costs, by_row, edges, recovery, row_labels
@@ -126,15 +126,13 @@ def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
     fed = [token_label(task, token) for token in range(cfg.d_vocab)]
     out = [token_label(task, token) for token in range(cfg.d_vocab_out)]
     length = min(cfg.n_ctx, len(task.position_labels))
-    positions = task.position_labels[:length]
+    positions = list(task.position_labels[:length])
     folded = fold_layer_norm(model)  # once, not in every circuit
-    qk, ov = np.asarray(qk_circuit(folded).position_position), np.asarray(ov_circuit(folded))
+    by, qk, read = qk_view(folded, positions, fed)
+    ov = np.asarray(ov_circuit(folded))
     for layer, head in heads(model):
         name = f"L{layer}H{head}"
-        by_position = qk[layer, head, :length, :length]
-        yield matrix_table(
-            f"QK of {name}: query's by key's position", by_position, positions, positions
-        )
+        yield matrix_table(f"QK of {name}: query's by key's {by}", qk[layer, head], read, read)
         yield matrix_table(f"OV of {name}: token to logits", ov[layer, head], fed, out)
     if not cfg.attn_only:
         for layer, matrix in enumerate(np.asarray(mlp_map(folded))):

@@ -9,7 +9,7 @@ from jax_revinc.analysis.circuits import (
     fold_layer_norm,
     mlp_map,
     ov_circuit,
-    qk_circuit,
+    qk_view,
 )
 from jax_revinc.analysis.increment import component_labels, increment_score
 from jax_revinc.model import HookedTransformer
@@ -22,8 +22,10 @@ from revinc.tasks import predicted_positions
 
 
 def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
-    """QK and OV circuits of every head, the direct path, each MLP's map of tokens; none if they are too large."""
+    """QK and OV circuits of every head, the direct path, each MLP's map of tokens; none if there are none or too large."""
     cfg = model.cfg
+    if cfg.positional_embedding_type == "shortformer":
+        return {}
     if max(cfg.n_ctx, cfg.d_vocab) * max(cfg.n_ctx, cfg.d_vocab_out) > MOST_WEIGHTS:
         return {}
     fed = [token_label(task, token) for token in range(cfg.d_vocab)]
@@ -31,7 +33,8 @@ def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
     positions = [*task.position_labels, *map(str, range(len(task.position_labels), cfg.n_ctx))]
     positions = positions[: cfg.n_ctx]
     folded = fold_layer_norm(model)  # once, not in every circuit
-    qk, ov = qk_circuit(folded), ov_circuit(folded)
+    ov = ov_circuit(folded)
+    by, qk, read = qk_view(folded, positions, fed)
     gallery: Gallery = {}
 
     def draw(
@@ -49,14 +52,13 @@ def circuit_pictures(model: HookedTransformer, task: Task) -> Gallery:
     for layer in range(cfg.n_layers):
         for head in range(cfg.n_heads):
             where, title = f"{layer}-{head}", f"Layer {layer}, head {head}"
-            asked = ("query's position", "key's position")
             draw(
                 f"qk-{where}",
-                f"{title}: QK by position",
-                qk.position_position[layer, head],
-                positions,
-                positions,
-                asked,
+                f"{title}: QK by {by}",
+                qk[layer, head],
+                read,
+                read,
+                (f"query's {by}", f"key's {by}"),
             )
             draw(
                 f"ov-{where}",

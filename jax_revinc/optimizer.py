@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import optax
@@ -9,44 +10,95 @@ from jaxtyping import Array, Float
 
 from revinc import TrainConfig
 
+Rate = Float[Array, ""] | float
 
-class Adam(NamedTuple):
-    """AdamW's fixed numbers: Python floats, for ``1 - b2`` would lose five digits in float32.
 
-    `cosine_steps` are those over which the learning rate falls to 0; None if it stays.
-    """
+class Schedule(NamedTuple):
+    """How the learning rate runs: see `TrainConfig.learning_rate`. `decay_steps` is None if it stays."""
 
+    name: str
+    warmup_steps: int
+    decay_steps: int | None
+
+
+CONSTANT = Schedule("constant", warmup_steps=0, decay_steps=None)
+
+
+class Fixed(NamedTuple):
+    """What is compiled in: Python floats, for ``1 - b2`` would lose five digits in float32."""
+
+    optimizer: str
     b1: float
     b2: float
     eps: float
-    cosine_steps: int | None
+    momentum: float
+    clip_grad_norm: float | None
+    schedule: Schedule
 
 
 class Rates(NamedTuple):
-    """AdamW's rates: arrays, scalars or with an axis to map over."""
+    """What is traced: arrays, scalars or with an axis to map over."""
 
-    lr: Float[Array, ""] | float
-    weight_decay: Float[Array, ""] | float
+    lr: Rate
+    weight_decay: Rate
 
 
-def optimizer_numbers(cfg: TrainConfig) -> tuple[Adam, Rates]:
+def optimizer_numbers(cfg: TrainConfig) -> tuple[Fixed, Rates]:
     """The optimizer's numbers in a config."""
-    cosine_steps = cfg.steps if cfg.lr_schedule == "cosine" else None
-    adam = Adam(cfg.b1, cfg.b2, cfg.adam_eps, cosine_steps)
-    return adam, Rates(cfg.lr, cfg.weight_decay)
+    decay_steps = None if cfg.lr_schedule == "constant" else cfg.steps - cfg.warmup_steps
+    fixed = Fixed(
+        cfg.optimizer,
+        cfg.b1,
+        cfg.b2,
+        cfg.adam_eps,
+        cfg.momentum,
+        cfg.clip_grad_norm,
+        Schedule(cfg.lr_schedule, cfg.warmup_steps, decay_steps),
+    )
+    return fixed, Rates(cfg.lr, cfg.weight_decay)
 
 
-def make_optimizer(adam: Adam, rates: Rates) -> optax.GradientTransformation:
-    """AdamW as torch defines it (Loshchilov and Hutter 2019): decay on every parameter.
+Constructor = Callable[[Rate | optax.Schedule, Rate, Fixed], optax.GradientTransformation]
 
-    With a schedule the decay follows the learning rate, as it does with torch's schedulers.
+OPTIMIZERS: dict[str, Constructor] = {
+    "adamw": lambda lr, wd, x: optax.adamw(lr, x.b1, x.b2, x.eps, weight_decay=wd),
+    "nadamw": lambda lr, wd, x: optax.nadamw(lr, x.b1, x.b2, x.eps, weight_decay=wd),
+    "lion": lambda lr, wd, x: optax.lion(lr, x.b1, x.b2, weight_decay=wd),
+    "adam": lambda lr, _, x: optax.adam(lr, x.b1, x.b2, x.eps),
+    "rmsprop": lambda lr, _, x: optax.rmsprop(lr, x.b2, x.eps, eps_in_sqrt=False),
+    "sgd": lambda lr, _, x: optax.sgd(lr, x.momentum or None),
+}
+"""Each of `revinc.optimization.OPTIMIZERS`. RMSprop's epsilon is outside its root, as in torch."""
+
+
+def make_optimizer(fixed: Fixed, rates: Rates) -> optax.GradientTransformation:
+    """The recipe's optimizer; its numbers are those of torch's of that name, where torch has it.
+
+    Weight decay is decoupled (Loshchilov and Hutter 2019) and on every parameter. With a schedule it follows
+    the learning rate, as it does with torch's schedulers.
     """
-    lr = scheduled(rates.lr, adam.cosine_steps)
-    return optax.adamw(lr, adam.b1, adam.b2, adam.eps, weight_decay=rates.weight_decay)
+    optimizer = OPTIMIZERS[fixed.optimizer](
+        scheduled(rates.lr, fixed.schedule), rates.weight_decay, fixed
+    )
+    if fixed.clip_grad_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(fixed.clip_grad_norm), optimizer)
 
 
-def scheduled(
-    lr: Float[Array, ""] | float, cosine_steps: int | None
-) -> Float[Array, ""] | float | optax.Schedule:
+SCHEDULES: dict[str, Callable[[Rate, int | None], optax.Schedule]] = {
+    "constant": lambda lr, _: optax.constant_schedule(lr),
+    "cosine": optax.cosine_decay_schedule,
+    "linear": lambda lr, decay_steps: optax.linear_schedule(lr, 0.0, decay_steps),
+}
+"""Each of `revinc.optimization.LR_SCHEDULES`."""
+
+
+def scheduled(lr: Rate, schedule: Schedule) -> Rate | optax.Schedule:
     """What optax takes as a learning rate: a number, or a function of the updates so far."""
-    return lr if cosine_steps is None else optax.cosine_decay_schedule(lr, cosine_steps)
+    if schedule == CONSTANT:
+        return lr
+    after_warmup = SCHEDULES[schedule.name](lr, schedule.decay_steps)
+    if not schedule.warmup_steps:
+        return after_warmup
+    warmup = optax.linear_schedule(0.0, lr, schedule.warmup_steps)
+    return optax.join_schedules([warmup, after_warmup], [schedule.warmup_steps])

@@ -6,6 +6,9 @@ import pytest
 
 from jax_revinc import numerics
 from jax_revinc.objective import mean_loss, predictions, token_losses
+from revinc.objective import Objective
+
+OBJECTIVE = Objective((5, 6, 7, 8))
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_output_tokens(tutorial, model64, random_weights):
@@ -17,7 +20,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_output_tokens(tutorial, model
         for position in (5, 6, 7, 8)
     ]
     with numerics(model64.cfg):
-        loss = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), (5, 6, 7, 8))
+        loss = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), OBJECTIVE)
     assert loss.dtype == np.float64
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-13)
 

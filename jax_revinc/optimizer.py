@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import optax
 from jaxtyping import Array, Float
@@ -85,10 +85,15 @@ def make_optimizer(fixed: Fixed, rates: Rates) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(fixed.clip_grad_norm), optimizer)
 
 
-SCHEDULES: dict[str, Callable[[Rate, int | None], optax.Schedule]] = {
+def linear(begin: Rate, end: Rate, n_steps: int) -> optax.Schedule:
+    """optax's, given a float: a count divided by an integer is a float32, even where float64 is on."""
+    return optax.linear_schedule(begin, end, float(n_steps))
+
+
+SCHEDULES: dict[str, Callable[[Rate, Any], optax.Schedule]] = {
     "constant": lambda lr, _: optax.constant_schedule(lr),
     "cosine": optax.cosine_decay_schedule,
-    "linear": lambda lr, decay_steps: optax.linear_schedule(lr, 0.0, decay_steps),
+    "linear": lambda lr, decay_steps: linear(lr, 0.0, decay_steps),
 }
 """Each of `revinc.optimization.LR_SCHEDULES`."""
 
@@ -100,5 +105,5 @@ def scheduled(lr: Rate, schedule: Schedule) -> Rate | optax.Schedule:
     after_warmup = SCHEDULES[schedule.name](lr, schedule.decay_steps)
     if not schedule.warmup_steps:
         return after_warmup
-    warmup = optax.linear_schedule(0.0, lr, schedule.warmup_steps)
+    warmup = linear(0.0, lr, schedule.warmup_steps)
     return optax.join_schedules([warmup, after_warmup], [schedule.warmup_steps])

@@ -180,13 +180,13 @@ class TrainConfig:
     def learning_rate(self, step: int) -> float:
         """The rate of the update that follows `step` others.
 
-        That of optax's `join_schedules`: the first update of a warmup has the rate 0, and the one that
-        follows the warmup is the first at `lr`.
+        As optax joins schedules: the first update of a warmup has the rate 0, the one that follows the warmup
+        is the first at `lr`, and what has decayed stays there.
         """
         if step < self.warmup_steps:
             return self.lr * step / self.warmup_steps
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
-        return self.lr * LR_SCHEDULES[self.lr_schedule](done)
+        return self.lr * LR_SCHEDULES[self.lr_schedule](min(done, 1.0))
 
     def with_seed(self, seed: int) -> TrainConfig:
         """The same run with all three seeds set to `seed`."""

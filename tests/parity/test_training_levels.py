@@ -9,6 +9,7 @@ import pytest
 from jax_revinc import TrainConfig
 from parity import training_levels
 from parity.training_levels import check_every_step, check_optimizer
+from revinc.objective import Objective
 from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=40)
@@ -32,21 +33,21 @@ def test_one_step_of_adamw_passes(dtype, changes):
 
 def adamw(**changes):
     """Our optimizer with something else in place of what torch does."""
-    return lambda adam, rates: optax.adamw(
+    return lambda fixed, rates: optax.adamw(
         **{
             "learning_rate": rates.lr,
-            "b1": adam.b1,
-            "b2": adam.b2,
-            "eps": adam.eps,
+            "b1": fixed.b1,
+            "b2": fixed.b2,
+            "eps": fixed.eps,
             "weight_decay": rates.weight_decay,
         }
         | changes
     )
 
 
-def coupled(adam, rates):
+def coupled(fixed, rates):
     """Weight decay as part of the gradient: Adam with an L2 penalty."""
-    inner = optax.adamw(rates.lr, adam.b1, adam.b2, adam.eps, weight_decay=0.0)
+    inner = optax.adamw(rates.lr, fixed.b1, fixed.b2, fixed.eps, weight_decay=0.0)
 
     def update(gradient, state, param):
         return inner.update(gradient + rates.weight_decay * param, state, param)
@@ -56,10 +57,10 @@ def coupled(adam, rates):
 
 MUTANTS = {
     "optax's default weight decay": adamw(weight_decay=1e-4),
-    "no weight decay": lambda adam, rates: optax.adam(rates.lr, adam.b1, adam.b2, adam.eps),
+    "no weight decay": lambda fixed, rates: optax.adam(rates.lr, fixed.b1, fixed.b2, fixed.eps),
     "coupled weight decay": coupled,
-    "epsilon inside the root": lambda adam, rates: optax.adamw(
-        rates.lr, adam.b1, adam.b2, 0.0, adam.eps, weight_decay=rates.weight_decay
+    "epsilon inside the root": lambda fixed, rates: optax.adamw(
+        rates.lr, fixed.b1, fixed.b2, 0.0, fixed.eps, weight_decay=rates.weight_decay
     ),
     "another b2": adamw(b2=0.99),
     "Nesterov momentum": adamw(nesterov=True),
@@ -107,8 +108,8 @@ def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
 def test_a_loss_on_all_positions_fails(walk, monkeypatch):
     update = training_levels.update
 
-    def on_all_positions(cfg, adam, predicted, *rest):
-        return update(cfg, adam, tuple(range(1, 9)), *rest)
+    def on_all_positions(cfg, fixed, objective, *rest):
+        return update(cfg, fixed, Objective(tuple(range(1, 9))), *rest)
 
     monkeypatch.setattr(training_levels, "update", on_all_positions)
     assert len(walk().failures) > 90

@@ -7,7 +7,7 @@ from parity.comparison import FLOAT32_FACTOR, FLOAT64_BOUND
 from parity.distributions import POWER
 from parity.model_levels import REALISATIONS
 from parity.question import EDITS
-from parity.training_levels import STATES, ONE_STEP_BOUND, ZERO_GRADIENT_BOUND
+from parity.training_levels import ONE_STEP_BOUND, STATES, ZERO_GRADIENT_BOUND
 
 BOUNDS = {
     "float64": (

@@ -116,8 +116,10 @@ def tracking(
 
 def measured_since(step: int, point: Checkpoint, cfg: TrainConfig) -> Rows:
     """At every step from `step` to the point its batch's loss and learning rate, and there the evaluation, if any."""
-    losses = point.history.loss_table["loss"].iloc[step:]
-    rows = [(at, {"loss": loss, "lr": cfg.learning_rate(at)}) for at, loss in losses.items()]
+    losses = point.history.loss_table["loss"][step:]
+    rows: Rows = [
+        (at, {"loss": loss, "lr": cfg.learning_rate(at)}) for at, loss in enumerate(losses, step)
+    ]
     evaluation = point.history.evaluations[-1]
     if evaluation["step"] == point.step:
         rows.append((point.step, {metric: evaluation[metric] for metric in METRICS}))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import optax
 from jaxtyping import Array, Float
 
 from revinc import TrainConfig
+from revinc.weights import without_effect
 
 Rate = Float[Array, ""] | float
 
@@ -34,6 +36,7 @@ class Fixed(NamedTuple):
     momentum: float
     clip_grad_norm: float | None
     schedule: Schedule
+    without_effect: frozenset[str]
 
 
 class Rates(NamedTuple):
@@ -54,6 +57,7 @@ def optimizer_numbers(cfg: TrainConfig) -> tuple[Fixed, Rates]:
         cfg.momentum,
         cfg.clip_grad_norm,
         Schedule(cfg.lr_schedule, cfg.warmup_steps, decay_steps),
+        without_effect(cfg.model),
     )
     return fixed, Rates(cfg.lr, cfg.weight_decay)
 
@@ -72,17 +76,23 @@ OPTIMIZERS: dict[str, Constructor] = {
 
 
 def make_optimizer(fixed: Fixed, rates: Rates) -> optax.GradientTransformation:
-    """The recipe's optimizer; its numbers are those of torch's of that name, where torch has it.
+    """The recipe's optimizer of a dict of parameters; its numbers are torch's of that name, where torch has it.
 
-    Weight decay is decoupled (Loshchilov and Hutter 2019) and on every parameter. With a schedule it follows
-    the learning rate, as it does with torch's schedulers.
+    Weight decay is decoupled (Loshchilov and Hutter 2019) and on every parameter, but for those without effect,
+    which torch leaves as they are. With a schedule it follows the learning rate, as it does with torch's schedulers.
     """
-    optimizer = OPTIMIZERS[fixed.optimizer](
-        scheduled(rates.lr, fixed.schedule), rates.weight_decay, fixed
-    )
-    if fixed.clip_grad_norm is None:
-        return optimizer
-    return optax.chain(optax.clip_by_global_norm(fixed.clip_grad_norm), optimizer)
+    lr = scheduled(rates.lr, fixed.schedule)
+    parts = [OPTIMIZERS[fixed.optimizer](lr, rates.weight_decay, fixed)]
+    if fixed.clip_grad_norm is not None:
+        parts = [optax.clip_by_global_norm(fixed.clip_grad_norm), *parts]
+    if fixed.without_effect:
+        parts = [*parts, optax.masked(optax.set_to_zero(), partial(among, fixed.without_effect))]
+    return optax.chain(*parts)
+
+
+def among(chosen: frozenset[str], params: Mapping[str, object]) -> dict[str, bool]:
+    """A mask of parameters: those that are chosen."""
+    return {name: name in chosen for name in params}
 
 
 def linear(begin: Rate, end: Rate, n_steps: int) -> optax.Schedule:

@@ -146,14 +146,14 @@ def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Ten
 def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
     """The parameter and its moments after one step of our optimizer."""
     with numerics(cfg.model.replace(dtype=dtype)):
-        wide = {name: jax.numpy.asarray(array, dtype) for name, array in before.items()}
+        wide = {name: {"w": jax.numpy.asarray(array, dtype)} for name, array in before.items()}
         optimizer = make_optimizer(*optimizer_numbers(cfg))
         kept = {ours: wide[theirs] for theirs, ours in moments(cfg).items()}
         state = optimizer_state(optimizer.init(wide["param"]), count, kept)
         updates, state = optimizer.update(wide["grad"], state, wide["param"])
         after = {theirs: optax.tree.get(state, ours) for theirs, ours in moments(cfg).items()}
         after = {"param": optax.apply_updates(wide["param"], updates), **after}
-        return {name: np.asarray(tensor) for name, tensor in after.items()}
+        return {name: np.asarray(of_name["w"]) for name, of_name in after.items()}
 
 
 def optimizer_state(

@@ -16,31 +16,31 @@ from revinc.engine import METRICS
 from revinc.errors import UserError, near_names
 from revinc.runs import Run
 
-Rows = list[tuple[int, dict[str, float]]]
-"""Steps, and what was measured there by name."""
+Rows = dict[int, dict[str, float]]
+"""By the step, what was measured there, by its name."""
 
 Log = Callable[[Rows], None]
 Sink = Callable[[Run, int], AbstractContextManager[Log]]
-"""Opens the log of a run that goes on at a step."""
+"""Opens the log of a run, whose next entry is of a step."""
 
 
 @contextmanager
-def tensorboard(library: Any, run: Run, begin: int) -> Iterator[Log]:
-    """Event files in the run folder. TensorBoard hides what earlier files have of `begin` and later steps."""
-    folder, suffix = str(run.path / runs.TENSORBOARD), f".{begin}"  # files are named by the second
-    with library.SummaryWriter(folder, purge_step=begin, filename_suffix=suffix) as writer:
+def tensorboard(library: Any, run: Run, first: int) -> Iterator[Log]:
+    """Event files in the run folder. TensorBoard hides what earlier files have of `first` and later steps."""
+    folder, suffix = str(run.path / runs.TENSORBOARD), f".{first}"  # files are named by the second
+    with library.SummaryWriter(folder, purge_step=first, filename_suffix=suffix) as writer:
 
         def log(rows: Rows) -> None:
-            for step, values in rows:
+            for step, values in rows.items():
                 for name, value in values.items():
                     writer.add_scalar(name, value, step)
-            writer.flush()  # a checkpoint may follow, and whoever resumes from it writes this no more
+            writer.flush()  # a checkpoint may follow, and who goes on from there writes this no more
 
         yield log
 
 
 @contextmanager
-def wandb(library: Any, run: Run, begin: int) -> Iterator[Log]:  # noqa: ARG001
+def wandb(library: Any, run: Run, first: int) -> Iterator[Log]:  # noqa: ARG001
     """A run of Weights & Biases, with its files in the run folder; its environment variables hold.
 
     A resume finds its run again by the file that ``resume="auto"`` keeps until a run has finished well. Steps
@@ -59,8 +59,8 @@ def wandb(library: Any, run: Run, begin: int) -> Iterator[Log]:  # noqa: ARG001
     with open_run as tracked:
 
         def log(rows: Rows) -> None:
-            for step, values in rows:
-                tracked.log(values, step=step)
+            for step, values in rows.items():
+                tracked.log(values, step=step, commit=True)
 
         yield log
 
@@ -98,8 +98,9 @@ def tracking(
     sinks: Sequence[Sink], run: Run, begin: Checkpoint
 ) -> Iterator[Callable[[Checkpoint], None]]:
     """Logs of a run that goes on at `begin`: a function to be told of every point that it reaches."""
+    first = begin.step + 1 if begin.history.evaluations else 0
     with ExitStack() as stack:
-        logs = [stack.enter_context(sink(run, begin.step)) for sink in sinks]
+        logs = [stack.enter_context(sink(run, first)) for sink in sinks]
         logged = begin.step
 
         def reached(point: Checkpoint) -> None:
@@ -109,18 +110,21 @@ def tracking(
                 log(rows)
             logged = point.step
 
-        if begin.history.evaluations:
-            reached(begin)
         yield reached
 
 
 def measured_since(step: int, point: Checkpoint, cfg: TrainConfig) -> Rows:
-    """At every step from `step` to the point its batch's loss and learning rate, and there the evaluation, if any."""
+    """What was measured after `step` and up to the point: at N the loss and the rate of the N-th update, and evaluations.
+
+    So an entry is whole at once: W&B takes no more of a step when it has a later one.
+    """
     losses = point.history.loss_table["loss"][step:]
-    rows: Rows = [
-        (at, {"loss": loss, "lr": cfg.learning_rate(at)}) for at, loss in enumerate(losses, step)
-    ]
+    rows = {
+        after: {"loss": loss, "lr": cfg.learning_rate(after - 1)}
+        for after, loss in enumerate(losses, step + 1)
+    }
     evaluation = point.history.evaluations[-1]
     if evaluation["step"] == point.step:
-        rows.append((point.step, {metric: evaluation[metric] for metric in METRICS}))
+        metrics = {metric: evaluation[metric] for metric in METRICS}
+        rows[point.step] = rows.get(point.step, {}) | metrics
     return rows

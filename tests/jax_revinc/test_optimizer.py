@@ -156,6 +156,16 @@ def test_the_rate_of_the_engine_is_that_of_the_config(name, steps, warmup, lr):
     np.testing.assert_allclose(ours, expected, rtol=1e-14, atol=lr * 1e-15)
 
 
+def test_what_has_no_effect_is_left_alone():
+    fixed, rates = optimizer_numbers(recipe(weight_decay=0.5))
+    params = {"w": jnp.ones(3), "unread": jnp.ones(3)}
+    optimizer = make_optimizer(fixed._replace(without_effect=frozenset({"unread"})), rates)
+    grads = {"w": jnp.arange(3.0), "unread": jnp.zeros(3)}
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    assert not np.asarray(updates["unread"]).any()
+    assert np.asarray(updates["w"]).all()
+
+
 def test_a_warmup_is_optaxs_own():
     cfg = recipe(lr_schedule="cosine", warmup_steps=7)
     theirs = optax.warmup_cosine_decay_schedule(0.0, cfg.lr, 7, N_STEPS)

@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from jax_revinc import TrainConfig
+from jax_revinc import TrainConfig, UserError
 from parity import training_levels
+from parity.check import applicable_levels
 from parity.training_levels import check_every_step, check_optimizer
 from revinc.objective import Objective
 from torch_reference.installed import WORLD
@@ -15,20 +16,62 @@ from torch_reference.installed import WORLD
 CFG = TrainConfig(steps=40)
 
 
+NO_DECAY = {"weight_decay": 0.0}
+
+RECIPES = [
+    {},
+    {"lr": 0.3, "weight_decay": 0.5},
+    {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
+    {"lr_schedule": "cosine", "warmup_steps": 10},
+    {"lr_schedule": "linear", "clip_grad_norm": 0.5, "loss_on": "all", "label_smoothing": 0.1},
+    {"optimizer": "adam", "clip_grad_norm": 0.1, **NO_DECAY},
+    {"optimizer": "rmsprop", "b2": 0.9, "label_smoothing": 0.2, **NO_DECAY},
+    {"optimizer": "sgd", "lr": 0.1, "loss_on": "all", **NO_DECAY},
+    {"optimizer": "sgd", "momentum": 0.9, "warmup_steps": 10, **NO_DECAY},
+]
+KEPT = {"adamw": 2, "adam": 2, "rmsprop": 1, "sgd": 0}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("changes", RECIPES, ids=str)
+def test_one_step_of_the_optimizer_passes(dtype, changes):
+    cfg = replace(CFG, **changes)
+    level = check_optimizer(cfg, dtype)
+    assert level.passed, level.failures
+    n_moments = 1 if cfg.momentum else KEPT[cfg.optimizer]
+    assert len(level.rows) == 4 * (1 + n_moments)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"lr": 0.3, "weight_decay": 0.5},
-        {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
-        {"lr_schedule": "cosine", "steps": 2000},
+        changes if fast else pytest.param(changes, marks=pytest.mark.slow)
+        for changes, fast in zip(RECIPES[3:], (0, 1, 0, 0, 0, 0), strict=True)
     ],
+    ids=str,
 )
-def test_one_step_of_adamw_passes(dtype, changes):
-    level = check_optimizer(replace(CFG, **changes), dtype)
+def test_every_step_of_a_run_passes_with_other_recipes(changes):
+    level = check_every_step(replace(CFG, **changes))
     assert level.passed, level.failures
-    assert len(level.rows) == 12
+
+
+@pytest.mark.slow
+def test_every_step_leaves_alone_what_has_no_effect():
+    model = CFG.model.replace(positional_embedding_type="alibi", n_layers=1)
+    cfg = replace(CFG, model=model, weight_decay=0.5)
+    level = check_every_step(cfg)
+    assert level.passed, level.failures
+    (row,) = [row for row in level.rows if row.name == "pos_embed.W_pos"]
+    assert row.error == 0
+
+
+def test_an_optimizer_that_torch_lacks_is_named():
+    cfg = replace(CFG, optimizer="lion")
+    for judge in (check_every_step, lambda cfg: check_optimizer(cfg, "float64")):
+        with pytest.raises(UserError, match="optimizer='lion' has no counterpart in torch"):
+            judge(cfg)
+    assert applicable_levels(cfg) == ["L0", "L1", "L2", "L3"]
+    assert applicable_levels(CFG)[:7] == [f"L{level}" for level in range(7)]
 
 
 def adamw(**changes):
@@ -50,7 +93,7 @@ def coupled(fixed, rates):
     inner = optax.adamw(rates.lr, fixed.b1, fixed.b2, fixed.eps, weight_decay=0.0)
 
     def update(gradient, state, param):
-        return inner.update(gradient + rates.weight_decay * param, state, param)
+        return inner.update(optax.tree.add_scale(gradient, rates.weight_decay, param), state, param)
 
     return optax.GradientTransformation(inner.init, update)
 

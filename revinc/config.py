@@ -124,7 +124,7 @@ class TrainConfig:
         require_int("warmup_steps", self.warmup_steps, at_least=0)
         if self.warmup_steps >= self.steps:
             raise UserError(
-                f"warmup_steps={self.warmup_steps} leave no update at the full learning rate; choose "
+                f"warmup_steps={self.warmup_steps} leaves no update at the full learning rate; choose "
                 f"fewer than steps={self.steps}"
             )
 

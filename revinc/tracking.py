@@ -69,17 +69,12 @@ SINKS = {"tensorboard": (tensorboard, "tensorboardX"), "wandb": (wandb, "wandb")
 """How each log is opened, and the library that writes it."""
 
 
-def find_sinks(names: Sequence[str]) -> list[Sink]:
-    """Those of `SINKS` that have these names.
+def find_sink(name: str) -> Sink:
+    """That of `SINKS` with this name.
 
     Raises:
         UserError: if there is none such, or its library is not installed.
     """
-    return [find_sink(name) for name in dict.fromkeys(names)]
-
-
-def find_sink(name: str) -> Sink:
-    """See `find_sinks`."""
     if name not in SINKS:
         raise UserError(
             f"log {name!r} is unknown{near_names(name, SINKS)} (known: {', '.join(SINKS)})"

@@ -19,7 +19,7 @@ from revinc.errors import UserError
 from revinc.run_writer import RunWriter
 from revinc.runs import CHECKPOINT, Run
 from revinc.schedule import draw_batches
-from revinc.tracking import Sink, find_sinks, tracking
+from revinc.tracking import Sink, find_sink, tracking
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
@@ -52,7 +52,7 @@ def run_training(
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
-    sinks = find_sinks(log)
+    sinks = [find_sink(name) for name in dict.fromkeys(log)]
     with RunWriter(out, cfg, engine.identity, draw_weights, init, resume, overwrite) as writer:
         reporter.header(cfg, engine)
         if resume and not writer.resumed:
@@ -81,9 +81,9 @@ def _train(
         keep_if_due(point)  # it may have been interrupted just before it was
         with reporter.training(cfg, point), tracking(sinks, run, point) as track:
             for reached in points(cfg, engine, point):
+                track(reached)  # first: what a checkpoint holds is never logged again
                 point = reached
                 reporter.reached(point)
-                track(point)
                 keep_if_due(point)
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     writer.save_checkpoint(point)

@@ -50,7 +50,7 @@ BAD_VALUES = [
     ("--optimizer adamm", "did you mean adam"),
     ("--optimizer sgd", "optimizer='sgd' takes no weight_decay (but lr, momentum)"),
     ("--momentum 0.9", "optimizer='adamw' takes no momentum"),
-    ("--warmup-steps 4000", "warmup_steps=4000 leave no update"),
+    ("--warmup-steps 4000", "warmup_steps=4000 leaves no update"),
     ("--clip-grad-norm 0", "clip_grad_norm must be a finite number above 0"),
     ("--label-smoothing 1", "label_smoothing must be"),
     ("--loss-on answers", "loss_on='answers'"),

@@ -12,7 +12,7 @@ import pytest
 from revinc import UserError, runs, trainer
 from revinc.engine import METRICS
 from revinc.run_writer import RunWriter
-from revinc.trainer import Diverged
+from revinc.trainer import Diverged, Interrupted
 
 from .conftest import AddingEngine, Stopping
 
@@ -121,23 +121,20 @@ def stop_before_the_checkpoint(monkeypatch, step):
     monkeypatch.setattr(RunWriter, "save_checkpoint", save_or_fall)
 
 
-@pytest.mark.parametrize("checkpoints", [True, False])
-@pytest.mark.parametrize("step", [None, 0, 10, 20, 60])
-def test_logs_hold_every_point_once(train, cfg, monkeypatch, wandb, step, checkpoints):
+@pytest.mark.parametrize("step", [0, 10, 20, 60])
+@pytest.mark.parametrize("how", ["killed early", "killed late", "ctrl-c"])
+def test_logs_hold_every_point_once(train, cfg, monkeypatch, wandb, step, how):
     pytest.importorskip("tensorboardX", reason="the extra tracking is not installed")
-    interval = -1.0 if checkpoints else 1e9
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", interval)
     logs = ("tensorboard", "wandb")
-    if step is None:
-        run = train("run", log=logs)
-    else:
-        with monkeypatch.context() as patch:
-            if checkpoints:
-                stop_before_the_checkpoint(patch, step)
-            reporter = None if checkpoints else Stopping(step, SystemExit())
-            with pytest.raises(SystemExit):
-                train("run", log=logs, reporter=reporter)
-        run = train("run", log=logs, resume=True)
+    with monkeypatch.context() as patch:
+        if how == "killed late":
+            patch.setattr(trainer, "SECONDS_BETWEEN_CHECKPOINTS", -1.0)
+            stop_before_the_checkpoint(patch, step)
+        error = KeyboardInterrupt() if how == "ctrl-c" else SystemExit("killed")
+        reporter = None if how == "killed late" else Stopping(step, error)
+        with pytest.raises((SystemExit, Interrupted)):
+            train("run", log=logs, reporter=reporter)
+    run = train("run", log=logs, resume=True)
     points = expected(run, cfg)
     shown = shown_by_tensorboard(run.path / runs.TENSORBOARD)
     assert shown.keys() == points.keys()

@@ -1,14 +1,16 @@
-"""What training minimises and evaluation counts: only the tokens that the task asks for."""
+"""What training minimises and evaluation counts."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.model import HookedTransformer
 from revinc import HookedTransformerConfig
+from revinc.objective import Objective
 
 Params = dict[str, Array]
 
@@ -29,9 +31,14 @@ def predictions(
 
 
 def token_losses(
-    logits: Float[Array, "batch n_predicted d_vocab_out"], targets: Int[Array, "batch n_predicted"]
+    logits: Float[Array, "batch n_predicted d_vocab_out"],
+    targets: Int[Array, "batch n_predicted"],
+    label_smoothing: float = 0.0,
 ) -> Float[Array, "batch n_predicted"]:
-    """Cross-entropy of each predicted token, in nats."""
+    """Cross-entropy of each predicted token, in nats; smoothed as Szegedy et al. (2016, section 7) do."""
+    if label_smoothing:
+        one_hot = jax.nn.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(one_hot, label_smoothing))
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
 
@@ -40,7 +47,8 @@ def mean_loss(
     cfg: HookedTransformerConfig,
     params: Params,
     tokens: Int[Array, "batch seq"],
-    predicted: tuple[int, ...],
+    objective: Objective,
 ) -> Float[Array, ""]:
     """The training loss: mean cross-entropy over every predicted token of every example."""
-    return token_losses(*predictions(cfg, params, tokens, predicted)).mean()
+    logits, targets = predictions(cfg, params, tokens, objective.predicted)
+    return token_losses(logits, targets, objective.label_smoothing).mean()

@@ -22,8 +22,10 @@ from revinc.sweep import IDENTITY, sweep
 def population_command(args: argparse.Namespace) -> None:
     store = read_store(args.out) if args.resume and (args.out / CONFIG).exists() else None
     axes = {name: values for name, values in vars(args).items() if name in IDENTITY}
-    for name in axes:
+    for name, values in axes.items():
         delattr(args, name)
+        if len(values) == 1:  # then it is the recipe's, for which the default may not do
+            setattr(args, name, values[0])
     cfg = config_from_flags(args, base=store.config if store and "preset" not in args else None)
     if store and not axes and args.seeds is None:
         models = store.models

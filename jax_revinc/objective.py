@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float, Int
@@ -23,11 +24,19 @@ def predictions(
 ) -> tuple[Float[Array, "batch n_predicted d_vocab_out"], Int[Array, "batch n_predicted"]]:
     """The logits that predict the tokens at positions `predicted`, and those tokens.
 
-    The model is fed all tokens but the last; the logits at position p predict token p + 1.
+    The model is fed all tokens but the last; the logits at position p predict token p + 1. Behind the last attention
+    positions do not see each other, so there only those are computed that predict something.
     """
-    logits = HookedTransformer(cfg, params=params)(tokens[:, :-1])
-    at = jnp.array(predicted)
-    return logits[:, at - 1], tokens[:, at]
+    first, behind = predicted[0], predicted[-1] + 1
+    at = np.array(predicted) - first
+    kept = "resid_post" if cfg.attn_only or cfg.parallel_attn_mlp else "resid_mid"
+    stream = f"blocks.{cfg.n_layers - 1}.hook_{kept}"
+
+    def tap(name: str, activation: Array) -> Array:
+        return activation[:, first - 1 : behind - 1] if name == stream else activation
+
+    logits = HookedTransformer(cfg, params=params)(tokens[:, :-1], tap=tap)
+    return logits[:, at], tokens[:, first:behind][:, at]
 
 
 def token_losses(

@@ -78,7 +78,8 @@ def test_any_model_is_the_same_model(random_weights, cfg, seed):
 
 
 @pytest.mark.slow
-@settings(UNHURRIED, max_examples=500)
+@pytest.mark.parametrize("part", range(10))  # of five hundred, side by side
+@settings(UNHURRIED, max_examples=50)
 @given(**ANY_MODEL)
-def test_five_hundred_models_are_the_same_models(random_weights, cfg, seed):
+def test_any_of_many_models_is_the_same_model(random_weights, part, cfg, seed):
     agree(random_pair(cfg, random_weights, seed))

@@ -80,6 +80,14 @@ def in_our_words(fields: dict[str, Any]) -> dict[str, Any]:
     return ours
 
 
+def in_their_words(fields: dict[str, Any]) -> dict[str, Any]:
+    """`fields` of our config as TransformerLens takes them: numbers below zero for "not set" and "off"."""
+    numbers = (*UNSET_BELOW_ZERO, *OFF_UP_TO_ZERO)
+    return {
+        name: -1.0 if value is None and name in numbers else value for name, value in fields.items()
+    }
+
+
 def plain(value: Any) -> Any:
     """A number without numpy's type, a torch dtype by its name; anything else as it is."""
     if str(value).startswith("torch.float"):

@@ -10,6 +10,7 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from revinc import HookedTransformerConfig as OurConfig
+from revinc.transformer_lens_fields import in_their_words
 from revinc.weights import StateDict, check_state_dict
 from torch_reference.adapter import KnownDifference
 
@@ -20,7 +21,8 @@ ROTATIONS = ("hook_rot_q", "hook_rot_k")
 
 
 def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> HookedTransformer:
-    fields = cfg.to_dict() | {"dtype": getattr(torch, cfg.dtype), "device": device}
+    fields = in_their_words(cfg.to_dict())
+    fields |= {"dtype": getattr(torch, cfg.dtype), "device": device}
     if cfg.positional_embedding_type == "none":
         fields |= {"positional_embedding_type": "rotary", "rotary_dim": 0}  # 3.9 has no other word
     with torch.random.fork_rng(), warnings.catch_warnings():

@@ -19,7 +19,7 @@ from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_check
 
 from revinc import HookedTransformerConfig as OurConfig
 from revinc import UserError
-from revinc.transformer_lens_fields import WITHOUT_EFFECT
+from revinc.transformer_lens_fields import WITHOUT_EFFECT, in_their_words
 from revinc.weights import StateDict, check_state_dict, parameter_shapes
 from torch_reference.adapter import KnownDifference
 
@@ -30,6 +30,32 @@ NEW_HOOKS = (".hook_in", ".hook_out", "hook_unembed")
 """4.x has hooks around every component; of these, 3.9 has only the two on the unembedding."""
 
 OLD_HOOKS = ("unembed.hook_in", "unembed.hook_out")
+
+IMPLEMENTED: dict[str, tuple[Any, ...]] = {
+    "act_fn": (
+        "relu",
+        "gelu",
+        "gelu_new",
+        "silu",
+        "solu",
+    ),  # others unknown, or without their norm's names
+    "positional_embedding_type": ("standard",),  # rotates other pairs, in float32; knows no others
+    "gated_mlp": (False,),  # without biases
+    "n_key_value_heads": (None,),  # under other names
+    "parallel_attn_mlp": (False,),
+    "use_local_attn": (False,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "use_attn_scale": (True,),
+    "use_attn_result": (False,),
+    "use_split_qkv_input": (False,),
+    "use_attn_in": (False,),
+    "use_hook_mlp_in": (False,),
+    "use_hook_tokens": (False,),
+}
+"""What 4.x's own model computes as 3.9 does, of fields that it does not know, ignores or takes to mean something else."""
+
+LEFT_OUT = ("ungroup_grouped_query_attention", "rotary_adjacent_pairs")
+"""Fields that 4.x does not know, and that have no effect beside those values."""
 
 AFTER_SOFTMAX = "it hooks a copy of the pattern, made after the attention, and not the scores"
 BESIDE_THE_SKIP = "it hooks the input of ln2, which the skip connection goes around"
@@ -48,7 +74,18 @@ KNOWN_DIFFERENCES = (
 
 
 def make_config(cfg: OurConfig, dtype: torch.dtype, **more: Any) -> TransformerBridgeConfig:
-    return TransformerBridgeConfig(**cfg.to_dict() | {"dtype": dtype} | more)
+    refused = [
+        f"{name}={getattr(cfg, name)!r}"
+        for name, implemented in IMPLEMENTED.items()
+        if getattr(cfg, name) not in implemented
+    ]
+    if refused:
+        raise UserError(
+            f"TransformerLens 4.x has no model as 3.9's with {', '.join(refused)}; install 3.9 for it"
+        )
+    fields = in_their_words(cfg.to_dict()) | {"dtype": dtype} | more
+    known = {name: value for name, value in fields.items() if name not in LEFT_OUT}
+    return TransformerBridgeConfig(**known)
 
 
 def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> TransformerBridge:
@@ -59,7 +96,7 @@ def make_model(cfg: OurConfig, device: str = "cpu", seed: int = 0) -> Transforme
 
 
 def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
-    fields = cfg.to_dict()
+    fields = {name: value for name, value in cfg.to_dict().items() if name != "seed"}
     known = {field.name for field in dataclasses.fields(OurConfig)}
     ours = OurConfig.from_dict({name: value for name, value in fields.items() if name in known})
     booted = TransformerBridge.boot_native(
@@ -69,7 +106,7 @@ def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
     lost = [
         f"{name}={value!r}"
         for name, value in fields.items()
-        if name not in WITHOUT_EFFECT and name != "seed" and rebuilt[name] != value
+        if name not in WITHOUT_EFFECT and rebuilt[name] != value
     ]
     if lost:
         raise UserError(f"not implemented here: {', '.join(lost)}")

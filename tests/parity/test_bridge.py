@@ -82,11 +82,14 @@ def test_a_round_trip_changes_no_bit(cfg):
 
 def test_a_config_that_is_not_implemented_is_refused_by_name():
     given = {"n_layers": 1, "d_model": 4, "d_head": 2, "d_vocab": 5, "n_ctx": 9, "n_heads": 2}
-    given |= {"act_fn": "relu", "use_qk_norm": True, "clip_qkv": 3.0}
+    more = {
+        "3.9": {"use_qk_norm": True, "clip_qkv": 3.0},
+        "4.x": {"use_attn_scale": False, "gated_mlp": True},
+    }
     with pytest.raises(UserError) as refused:
-        from_torch(upstream_model(given))
-    assert "use_qk_norm=True" in str(refused.value)
-    assert "clip_qkv=3.0" in str(refused.value)
+        from_torch(upstream_model(given | {"act_fn": "relu"} | more[WORLD]))
+    for field, value in more[WORLD].items():
+        assert f"{field}={value}" in str(refused.value)
 
 
 def upstream_model(fields):

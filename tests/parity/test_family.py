@@ -7,16 +7,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from model_family import CASES, case, configs
 
-from jax_revinc import HookedTransformer, TrainConfig
+from jax_revinc import HookedTransformer, TrainConfig, UserError
 from parity.bridge import from_torch, to_torch
 from parity.comparison import compare_tensors
 from parity.model_levels import check_level, check_names, measure
 from parity.pair import Pair
 from parity.question import Question
 from parity.training_levels import check_optimizer
+from revinc.weights import final_normalization_type
 from torch_reference.installed import WORLD
 
-pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="4.x implements only a part of the family")
+of_3_9 = pytest.mark.skipif(WORLD != "3.9", reason="4.x implements only a part of the family")
 
 QUESTION = Question(np.random.default_rng(0).integers(0, 3, size=(6, 9)), (3, 8))
 FORWARD, BACKWARD = 1e-10, 1e-9
@@ -47,6 +48,7 @@ def agree(pair):
         assert worst(pair, "L2") < BACKWARD
 
 
+@of_3_9
 @pytest.mark.parametrize("name", CASES)
 def test_a_named_model_is_the_same_model(random_weights, name):
     pair = random_pair(case(name), random_weights)
@@ -54,6 +56,31 @@ def test_a_named_model_is_the_same_model(random_weights, name):
     assert from_torch(pair.theirs).cfg == pair.ours.cfg
 
 
+@pytest.mark.skipif(WORLD == "3.9", reason="of 4.x")
+@pytest.mark.parametrize("name", CASES)
+def test_4_x_makes_the_same_model_or_says_that_it_has_none(random_weights, name):
+    from torch_reference.transformer_bridge import IMPLEMENTED
+
+    if any(getattr(case(name), field) not in known for field, known in IMPLEMENTED.items()):
+        with pytest.raises(UserError, match=r"has no model as 3\.9's with \w+="):
+            random_pair(case(name), random_weights)
+        return
+    pair = random_pair(case(name), random_weights)
+    assert from_torch(pair.theirs).cfg == pair.ours.cfg
+    # Its RMS norms with gains compute in float32, whatever the model's type.
+    in_float32 = "RMS" in (
+        pair.ours.cfg.normalization_type,
+        final_normalization_type(pair.ours.cfg),
+    )
+    with jax.disable_jit():
+        for level in ("L1", "L2"):
+            rows = check_level(level, pair, "float64").rows
+            assert all(row.passed for row in rows if row.known)
+            errors = [row.error for row in rows if not row.known]
+            assert max(errors) < (1e-6 if in_float32 else FORWARD)
+
+
+@of_3_9
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_named_model_passes_every_level_in_both_precisions(random_weights, name):
@@ -71,12 +98,14 @@ ANY_MODEL = {"cfg": configs(), "seed": st.integers(0, 2**32 - 1)}
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@of_3_9
 @settings(UNHURRIED, max_examples=24)
 @given(**ANY_MODEL)
 def test_any_model_is_the_same_model(random_weights, cfg, seed):
     agree(random_pair(cfg, random_weights, seed))
 
 
+@of_3_9
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(10))  # of five hundred, side by side
 @settings(UNHURRIED, max_examples=50)

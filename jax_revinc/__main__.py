@@ -19,7 +19,7 @@ from jax_revinc.population.command import add_population_flags
 from jax_revinc.report.atlas.page import FOLDER, write_atlas
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
-from revinc.cli import add_training_flags, config_from_flags, run_command
+from revinc.cli import RecipeParser, add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
 from revinc.validation import require_index
@@ -88,7 +88,7 @@ def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jax-revinc", description=__doc__)
+    parser = RecipeParser(prog="jax-revinc", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     training = commands.add_parser("train", help="train a model and write a run folder")

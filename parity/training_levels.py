@@ -20,7 +20,6 @@ from parity.levels import Level
 from parity.question import Tensors
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
-from revinc.schedule import draw_batches
 from torch_reference import TorchEngine
 from torch_reference.engine import MOMENTS
 
@@ -142,7 +141,7 @@ def check_every_step(cfg: TrainConfig) -> Level:
     cfg = in_float64(cfg)
     trajectory = torch_trajectory(cfg)
     data = make_dataset(cfg)
-    batches = draw_batches(cfg.data_seed, data.train_rows, cfg.batch_size, 0, cfg.steps)
+    tokens, batches = data.examples(data.batches(0, cfg.steps))
     names = [name for name in trajectory if "/" not in name]
     adam, rates = optimizer_numbers(cfg)
 
@@ -152,8 +151,8 @@ def check_every_step(cfg: TrainConfig) -> Level:
         template = make_optimizer(adam, rates).init(params)
         moments = [{n: before[f"{moment}/{n}"] for n in names} for moment in MOMENTS[:2]]
         state = (params, adam_state(template, count, *moments))
-        tokens = jax.numpy.asarray(data.tokens)[rows]
-        (params, opt_state), _ = update(cfg.model, adam, data.predicted, rates, state, tokens)
+        batch = jax.numpy.asarray(tokens)[rows]
+        (params, opt_state), _ = update(cfg.model, adam, data.predicted, rates, state, batch)
         after = {f"exp_avg/{n}": opt_state[0].mu[n] for n in names}  # type: ignore[index]
         after |= {f"exp_avg_sq/{n}": opt_state[0].nu[n] for n in names}  # type: ignore[index]
         return params | after
@@ -191,8 +190,7 @@ def torch_trajectory(cfg: TrainConfig) -> Tensors:
     """Parameters and moments of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
     engine = TorchEngine(cfg, "cpu")
     state = engine.start(draw_weights(cfg))
-    rows = make_dataset(cfg).train_rows
-    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, cfg.steps)
+    batches = make_dataset(cfg).batches(0, cfg.steps)
     weights = engine.weights(state)
     zeros = {f"{m}/{name}": np.zeros_like(w) for m in MOMENTS[:2] for name, w in weights.items()}
     points = [weights | zeros]

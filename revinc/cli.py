@@ -11,21 +11,57 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from revinc.config import SEEDS, TrainConfig, train_fields
 from revinc.errors import UserError, near_names
 from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
 from revinc.runs import CONFIG, Run
-from revinc.tasks import TASKS, make_task
+from revinc.tasks import TASKS, Task, check_has_field, find_task, make_task
 from revinc.trainer import Diverged, Interrupted
 
 DEFAULT_PRESET = "tutorial"
 
 Parser = Callable[[str], Any]
+Base = Callable[[argparse.Namespace], TrainConfig]
+
+FLAG_TYPES: tuple[Any, ...] = (int, float, str, bool, tuple[str, ...])
+
+
+class RecipeParser(argparse.ArgumentParser):
+    """A parser that has the flags of the one task that is meant, beside those it was given.
+
+    So it looks first for what the flags begin with (`base`, and ``--task``), and leaves it as ``base``. Flags
+    can't be abbreviated, for what a short one means would hang on the task.
+    """
+
+    base: Base | None = None
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        if self.base is None:
+            return super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        begun = _beginning(self.prog).parse_known_args(words)[0]
+        base = self.base(begun)
+        task_type = find_task(begun.task) if "task" in begun else type(base.task)
+        whole = argparse.ArgumentParser(
+            prog=self.prog,
+            parents=[self],
+            add_help=False,
+            allow_abbrev=False,
+            epilog=_tasks_in_words(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_task_flags(whole, task_type, base.task)
+        read, unknown = whole.parse_known_args(words, namespace)
+        _refuse_others_fields(task_type, unknown)
+        read.base = base
+        return read, unknown
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
@@ -33,9 +69,9 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) 
 
     Returns the exit status: 0, 2 for bad input, 1 for a diverged run, 130 after Ctrl-C.
     """
-    args = parser.parse_args(argv)
-    command: Callable[[argparse.Namespace], int | None] = args.command
     try:
+        args = parser.parse_args(argv)
+        command: Callable[[argparse.Namespace], int | None] = args.command
         return command(args) or 0
     except Interrupted as error:
         return fail(parser, str(error), 130)
@@ -53,15 +89,20 @@ def fail(parser: argparse.ArgumentParser, message: str, status: int) -> int:
     return status
 
 
-def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """The run folder, and a flag for every field of the model, the task and the training."""
+def add_training_flags(parser: RecipeParser, base: Base | None = None) -> None:
+    """The run folder, and a flag for every field of the model, the task and the training.
+
+    Args:
+        parser: what gets them.
+        base: the config that the flags change; by default the preset, or the run that is resumed.
+    """
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument(
         "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
     )
-    recipe = add_recipe_flags(parser)
+    recipe = add_recipe_flags(parser, base or preset_or_run)
     (snapshots,) = (field for field in train_fields() if field.name == "snapshots")
     recipe.add_argument(
         "--snapshots",
@@ -73,17 +114,19 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_recipe_flags(
-    parser: argparse.ArgumentParser, axes: Mapping[str, Parser] | None = None
+    parser: RecipeParser, base: Base, axes: Mapping[str, Parser] | None = None
 ) -> argparse._ArgumentGroup:
     """A flag for the preset and for every field of the model, the task and the training but its snapshots.
 
     Args:
         parser: what gets them.
+        base: the config that the flags change, by what they say of it.
         axes: fields that take several values, and what makes those of a flag's text.
 
     Returns:
         The group of the training's flags.
     """
+    parser.base = base
     parser.add_argument(
         "--preset",
         default=argparse.SUPPRESS,
@@ -93,10 +136,11 @@ def add_recipe_flags(
     training = parser.add_argument_group("training")
     for_training = [field for field in train_fields() if field.name != "snapshots"]
     _add_fields(training, TrainConfig, for_training, defaults, axes or {})
-    task = parser.add_argument_group("task")
-    task.add_argument("--task", default=argparse.SUPPRESS, help=f"one of: {', '.join(TASKS)}")
-    for task_type in TASKS.values():
-        _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task, {})
+    parser.add_argument(
+        "--task",
+        default=argparse.SUPPRESS,
+        help=f"one of: {', '.join(TASKS)}; or your own, as module:Class (default: the preset's)",
+    )
     model = parser.add_argument_group("model (names as in TransformerLens)")
     _add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
     return training
@@ -113,11 +157,12 @@ def _add_fields(
     fields: Iterable[dataclasses.Field[Any]],
     defaults: object,
     axes: Mapping[str, Parser],
+    whose: str = "tutorial",
 ) -> None:
     hints = typing.get_type_hints(owner)
     for field in fields:
         flag = "--" + field.name.replace("_", "-")
-        help_text = _help(field, defaults)
+        help_text = _help(field, defaults, whose)
         if field.name in axes:
             group.add_argument(
                 flag,
@@ -143,8 +188,9 @@ def _add_fields(
             )
 
 
-def _help(field: dataclasses.Field[Any], defaults: object) -> str:
-    return f"{field.metadata['help']} (tutorial: {getattr(defaults, field.name, None)})"
+def _help(field: dataclasses.Field[Any], defaults: object, whose: str = "tutorial") -> str:
+    said = field.metadata.get("help", "")
+    return f"{said} ({whose}: {getattr(defaults, field.name, None)})".strip()
 
 
 def _metavar(hint: Any) -> str:
@@ -168,8 +214,76 @@ def _parser_of(hint: Any) -> Parser:
     return parse_or_none if others else parse
 
 
-def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None) -> TrainConfig:
-    """The preset, or `base`, or the run that is resumed, changed by the flags that were given.
+def _beginning(prog: str) -> argparse.ArgumentParser:
+    """Reads what the other flags begin with, and leaves these alone."""
+    parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    for name in ("--task", "--preset"):
+        parser.add_argument(name, default=argparse.SUPPRESS)
+    for folder in ("--out", "--like"):
+        parser.add_argument(folder, type=Path)
+    parser.add_argument("--resume", action="store_true")
+    return parser
+
+
+def preset_or_run(flags: argparse.Namespace) -> TrainConfig:
+    """The preset that flags name, or else the run that they resume, or else the default preset.
+
+    Raises:
+        UserError: if the preset is unknown, or the run can't be read.
+    """
+    if "preset" not in flags and flags.resume and flags.out and (flags.out / CONFIG).exists():
+        return Run.load(flags.out).config
+    return preset(flags)
+
+
+def preset(flags: argparse.Namespace) -> TrainConfig:
+    """The preset that flags name, or else the default one; a UserError if it is unknown."""
+    name = getattr(flags, "preset", DEFAULT_PRESET)
+    if name not in PRESETS:
+        raise UserError(
+            f"preset {name!r} is unknown{near_names(name, PRESETS)} (known: {', '.join(PRESETS)})"
+        )
+    return PRESETS[name]
+
+
+def _add_task_flags(
+    parser: argparse.ArgumentParser, task_type: type[Task], usual: Task
+) -> None:
+    group = parser.add_argument_group(f"task {task_type.name}")
+    for name, hint in typing.get_type_hints(task_type).items():
+        if typing.get_origin(hint) is not ClassVar and _alternatives(hint)[0] not in FLAG_TYPES:
+            raise UserError(
+                f"task {task_type.name} can't have a flag for its field {name}, a {hint}: flags are int, float, "
+                "str or bool"
+            )
+    defaults = usual if type(usual) is task_type else task_type
+    try:
+        _add_fields(group, task_type, dataclasses.fields(cast(Any, task_type)), defaults, {}, "default")
+    except argparse.ArgumentError as error:
+        raise UserError(
+            f"task {task_type.name} has a field with the name of another flag; give it another ({error})"
+        ) from error
+
+
+def _refuse_others_fields(task_type: type[Task], unknown: list[str]) -> None:
+    """Raise a UserError for a flag that only another task has."""
+    every_field = {
+        field.name for other in TASKS.values() for field in dataclasses.fields(cast(Any, other))
+    }
+    for word in unknown:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name.removeprefix("no_") in every_field:
+            check_has_field(task_type, name.removeprefix("no_"))
+
+
+def _tasks_in_words() -> str:
+    first_lines = {name: str(task_type.__doc__).split("\n")[0] for name, task_type in TASKS.items()}
+    lines = [f"  {name:18} {line.replace('`', '')}" for name, line in first_lines.items()]
+    return "\n".join(["tasks:", *lines])
+
+
+def config_from_flags(args: argparse.Namespace) -> TrainConfig:
+    """The config that flags begin with, changed by those that were given.
 
     The model's `d_vocab` and `n_ctx` follow the task unless they are given.
 
@@ -177,7 +291,7 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
         UserError: for values that the configs refuse.
     """
     given = vars(args)
-    base = _base(given, base)
+    base: TrainConfig = args.base
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
     model_flags = _given(given, _model_fields())
@@ -194,25 +308,11 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
     return dataclasses.replace(base, model=model, task=task, **training)
 
 
-def _base(given: dict[str, Any], base: TrainConfig | None) -> TrainConfig:
-    if base is not None and "preset" in given:
-        raise UserError("--preset and --like exclude each other; choose one")
-    if base is None and "preset" not in given and given["resume"]:
-        base = Run.load(given["out"]).config if (given["out"] / CONFIG).exists() else None
-    preset = given.get("preset", DEFAULT_PRESET)
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset {preset!r} is unknown{near_names(preset, PRESETS)} (known: {', '.join(PRESETS)})"
-        )
-    return base or PRESETS[preset]
-
-
-def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Any:
+def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Task:
     name = given.get("task", base.task.name)
-    every_field = (field for task_type in TASKS.values() for field in dataclasses.fields(task_type))
-    flags = _given(given, every_field)
-    kept = dataclasses.asdict(typing.cast(Any, base.task)) if name == base.task.name else {}
-    return make_task(name, **kept | flags)
+    task_type: Any = find_task(name)
+    kept = dataclasses.asdict(cast(Any, base.task)) if task_type is type(base.task) else {}
+    return make_task(name, **kept | _given(given, dataclasses.fields(task_type)))
 
 
 def _given(given: dict[str, Any], fields: Iterable[dataclasses.Field[Any]]) -> dict[str, Any]:

@@ -53,12 +53,12 @@ def report_page(run: Run) -> str:
     circuits = circuit_pictures(model, cfg.task)
     increments = increment_pictures(model, cfg.task)
     weights = gallery.weights(run)
-    title = words.task_title(cfg.task)
+    title = cfg.task.title
     run_name = run.path.resolve().name
     body = Template(shell.asset(__package__, "run.html")).substitute(
         title=markup.text(title),
         run_name=markup.text(run_name),
-        task_sentence=markup.text(words.task_sentence(cfg.task)),
+        task_sentence=markup.text(cfg.task.description),
         example=markup.text(f"{samples[0].name} → {' '.join(samples[0].answers['target'])}"),
         scores=markup.facts(scores(run, mean)),
         facts=markup.facts(words.run_facts(run)),

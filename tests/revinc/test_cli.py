@@ -6,14 +6,20 @@ import dataclasses
 import pytest
 
 from revinc import ReverseIncrement, UserError
-from revinc.cli import add_training_flags, config_from_flags, expand_steps, run_command
+from revinc.cli import (
+    RecipeParser,
+    add_training_flags,
+    config_from_flags,
+    expand_steps,
+    run_command,
+)
 from revinc.trainer import Diverged, Interrupted
 
 
 @pytest.fixture
 def parse(tmp_path):
     """A function from flags to the config that they give, with --out set to ``run``."""
-    parser = argparse.ArgumentParser()
+    parser = RecipeParser()
     add_training_flags(parser)
     return lambda *flags: config_from_flags(
         parser.parse_args(["--out", str(tmp_path / "run"), *flags])

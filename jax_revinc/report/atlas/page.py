@@ -111,11 +111,11 @@ def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
     if "claims" in tables:
         claims = figures.claim_pictures(tables["claims"]) | figures.shares_picture(tables["shares"])
     n_sequences = len(cfg.task.sequences())
-    title = f"{words.count(len(models), 'model')}: {words.task_title(cfg.task).lower()}"
+    title = f"{words.count(len(models), 'model')}: {cfg.task.title.lower()}"
     body = Template(shell.asset("jax_revinc.report", "atlas.html")).substitute(
         name=markup.text(population.path.resolve().name),
         title=markup.text(title),
-        task_sentence=markup.text(words.task_sentence(cfg.task)),
+        task_sentence=markup.text(cfg.task.description),
         recipe=markup.text(recipe_sentence(population)),
         unfinished=unfinished(population),
         scores=tiles(models),

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from jax_revinc.analysis.claims import why_none
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
@@ -74,7 +75,7 @@ def inspect_command(args: argparse.Namespace) -> None:
             console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
     for layer in () if args.hook or cfg.attn_only else layers:
         console.print(*weight_tables(model, layer), sep="\n")
-    for table in (["claims"] if task.sources else []) if args.tables is None else args.tables:
+    for table in ([] if why_none(task) else ["claims"]) if args.tables is None else args.tables:
         console.print(f"\n[bold]{table}")
         console.print(*TABLES[table](model, task), sep="\n")
 

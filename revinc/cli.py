@@ -246,9 +246,7 @@ def preset(flags: argparse.Namespace) -> TrainConfig:
     return PRESETS[name]
 
 
-def _add_task_flags(
-    parser: argparse.ArgumentParser, task_type: type[Task], usual: Task
-) -> None:
+def _add_task_flags(parser: argparse.ArgumentParser, task_type: type[Task], usual: Task) -> None:
     group = parser.add_argument_group(f"task {task_type.name}")
     for name, hint in typing.get_type_hints(task_type).items():
         if typing.get_origin(hint) is not ClassVar and _alternatives(hint)[0] not in FLAG_TYPES:
@@ -258,7 +256,9 @@ def _add_task_flags(
             )
     defaults = usual if type(usual) is task_type else task_type
     try:
-        _add_fields(group, task_type, dataclasses.fields(cast(Any, task_type)), defaults, {}, "default")
+        _add_fields(
+            group, task_type, dataclasses.fields(cast(Any, task_type)), defaults, {}, "default"
+        )
     except argparse.ArgumentError as error:
         raise UserError(
             f"task {task_type.name} has a field with the name of another flag; give it another ({error})"

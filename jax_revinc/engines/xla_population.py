@@ -42,7 +42,7 @@ class Running(NamedTuple):
 
     data: Sequence[Dataset]
     rates: Rates
-    tokens: Int[Array, "*models n_sequences seq"]
+    tokens: Int[Array | np.ndarray, "*models n_sequences seq"]
     masks: Bool[Array, "models splits n_sequences"]
     state: State
 
@@ -124,7 +124,7 @@ class XlaPopulation:
 
     def _tokens_of(
         self, each: Sequence[Int[np.ndarray, "n_sequences seq"]]
-    ) -> Int[Array, "*models n_sequences seq"]:
+    ) -> Int[Array | np.ndarray, "*models n_sequences seq"]:
         """The sequences of all models: once if all see the same, those of a listed task; else with a model axis."""
         return self._filled_up(np.stack(each)) if self._is_drawn else each[0]
 

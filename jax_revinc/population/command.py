@@ -38,7 +38,7 @@ def population_command(args: argparse.Namespace) -> None:
             cfg, models, args.out, resume=args.resume, width=args.width, progress=progress
         )
         if jax.process_index() == 0:
-            progress.console.print(success_table(population.metrics))
+            progress.console.print(success_table(population.metrics, cfg.task.solved))
             progress.say(f"Its page: jax-revinc atlas {args.out}")
 
 

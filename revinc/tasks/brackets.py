@@ -66,9 +66,7 @@ class Brackets(DrawnTask):
 
     def draw(self, words: UInt64[np.ndarray, "n n_words"]) -> Int[np.ndarray, "n seq"]:
         is_balanced = words[:, 0] < 2**63
-        strings = np.where(
-            is_balanced[:, None], balanced(words[:, 1:]), unbalanced(words[:, 1:-1])
-        )
+        strings = np.where(is_balanced[:, None], balanced(words[:, 1:]), unbalanced(words[:, 1:-1]))
         answers = np.where(is_balanced, BALANCED, UNBALANCED)
         return np.column_stack([np.full(len(words), BOS), strings, answers])
 

@@ -6,7 +6,7 @@ import dataclasses
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from revinc.errors import UserError, near_names
 from revinc.tasks.brackets import Brackets
@@ -106,4 +106,4 @@ def _imported(name: str) -> type[Task]:
         raise UserError(
             f"task {name!r} is no task: make it a dataclass(frozen=True) that derives from revinc.tasks.Task"
         )
-    return found
+    return cast(type[Task], found)

@@ -49,7 +49,7 @@ class Task(ABC):
     def __init_subclass__(cls) -> None:
         cls.name = vars(cls).get("name", f"{cls.__module__}:{cls.__qualname__}")
         if "sequences" in vars(cls):
-            cls.sequences = _kept(cls.sequences)  # type: ignore[method-assign]
+            cls.sequences = _kept(cls.sequences)  # type: ignore[method-assign, assignment]
 
     @property
     @abstractmethod

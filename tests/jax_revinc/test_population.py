@@ -596,7 +596,7 @@ def test_an_interruption_keeps_what_is_finished_and_says_how_to_go_on(small, pop
 
 def test_success_is_counted_for_every_point(small):
     good = small.metrics.assign(holdout_accuracy=[1, np.nan, 0.5, np.nan, 1, *[np.nan] * 5])
-    calm, hopeless = by_point(good).to_dict("records")
+    calm, hopeless = by_point(good, 1.0).to_dict("records")
     assert (calm["lr"], calm["models"], calm["holdout_perfect"], calm["diverged"]) == (
         0.01,
         5,

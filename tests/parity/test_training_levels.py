@@ -9,6 +9,7 @@ import pytest
 from jax_revinc import TrainConfig
 from parity import training_levels
 from parity.training_levels import check_every_step, check_optimizer
+from revinc.dataset import ListedDataset
 from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=40)
@@ -97,9 +98,9 @@ def test_every_step_of_a_run_passes(walk):
 
 
 def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
-    draw = training_levels.draw_batches
+    batches = ListedDataset.batches
     monkeypatch.setattr(
-        training_levels, "draw_batches", lambda s, r, b, start, stop: draw(s, r, b, 1, stop + 1)
+        ListedDataset, "batches", lambda data, start, stop: batches(data, start + 1, stop + 1)
     )
     assert len(walk().failures) > 90
 

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from revinc.config import SEEDS, TrainConfig, train_fields
 from revinc.errors import UserError, near_names
@@ -28,7 +28,7 @@ DEFAULT_PRESET = "tutorial"
 Parser = Callable[[str], Any]
 Base = Callable[[argparse.Namespace], TrainConfig]
 
-FLAG_TYPES: tuple[Any, ...] = (int, float, str, bool, tuple[str, ...])
+FLAG_TYPES: tuple[Any, ...] = (int, float, str, bool)
 
 
 class RecipeParser(argparse.ArgumentParser):
@@ -248,11 +248,13 @@ def preset(flags: argparse.Namespace) -> TrainConfig:
 
 def _add_task_flags(parser: argparse.ArgumentParser, task_type: type[Task], usual: Task) -> None:
     group = parser.add_argument_group(f"task {task_type.name}")
-    for name, hint in typing.get_type_hints(task_type).items():
-        if typing.get_origin(hint) is not ClassVar and _alternatives(hint)[0] not in FLAG_TYPES:
+    fields = dataclasses.fields(cast(Any, task_type))
+    hints = typing.get_type_hints(task_type)
+    for field in fields:
+        if _alternatives(hints[field.name])[0] not in FLAG_TYPES:
             raise UserError(
-                f"task {task_type.name} can't have a flag for its field {name}, a {hint}: flags are int, float, "
-                "str or bool"
+                f"task {task_type.name} can't have a flag for its field {field.name}, a {hints[field.name]}: "
+                "flags are int, float, str or bool"
             )
     defaults = usual if type(usual) is task_type else task_type
     try:

@@ -17,7 +17,7 @@ from revinc.cli import (
     run_command,
 )
 from revinc.console import Reporter
-from revinc.runs import Run
+from revinc.runs import CONFIG, Run
 from revinc.validation import require_int
 from torch_reference.population import train_population
 from torch_reference.training import train
@@ -49,11 +49,10 @@ def train_command(args: argparse.Namespace) -> None:
 
 def like_or_other(flags: argparse.Namespace) -> TrainConfig:
     """The config of the run that flags name by ``--like``, or else what they begin with without it."""
-    if flags.like is None:
-        return preset_or_run(flags)
-    if "preset" in flags:
+    if flags.like and "preset" in flags:
         raise UserError("--preset and --like exclude each other; choose one")
-    return Run.load(flags.like).config
+    is_there = flags.like and (flags.like / CONFIG).exists()
+    return Run.load(flags.like).config if is_there else preset_or_run(flags)
 
 
 def population_command(args: argparse.Namespace) -> None:

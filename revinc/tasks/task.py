@@ -140,7 +140,7 @@ def example_words(
     counts = -(-task.n_words // WORDS_PER_COUNT)
     n = stop - start
     words = philox_words(seed, stream, start * counts, n * counts * WORDS_PER_COUNT)
-    return words.reshape(n, -1)[:, : task.n_words]
+    return words.reshape(n, counts * WORDS_PER_COUNT)[:, : task.n_words]
 
 
 def draw_examples(

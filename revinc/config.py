@@ -59,8 +59,13 @@ class TrainConfig:
         help="steps whose weights are kept besides the first and the last; every:N for multiples of N",
     )
     init_seed: int = described(0, help="seed of the initial weights")
-    data_seed: int = described(0, help="seed of the batches")
-    split_seed: int = described(0, help="seed of the random split (prefix has none)")
+    data_seed: int = described(
+        0, help="seed of the batches, or of the examples themselves where the task is drawn"
+    )
+    split_seed: int = described(
+        0,
+        help="seed of the random split, or of the holdout where the task is drawn (prefix has none)",
+    )
 
     def __post_init__(self) -> None:
         require_choice("split", self.split, SPLITS)

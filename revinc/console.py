@@ -22,6 +22,7 @@ from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.engine import Engine
+from revinc.labels import percent
 from revinc.model_config import HookedTransformerConfig
 from revinc.runs import Run
 from revinc.weights import parameter_count, parameter_shapes
@@ -100,7 +101,7 @@ class Reporter:
         which = "both splits" if cfg.task.is_drawn else f"all {len(cfg.task.sequences())} sequences"
         self.say(f"Accuracy on {which} after {cfg.steps} steps: {accuracy:.2%}")
         verdict = "solved" if last.holdout_accuracy >= cfg.task.solved else "not solved"
-        self.say(f"The task is {verdict}, which takes {cfg.task.solved:.4g} of the holdout")
+        self.say(f"The task is {verdict}: that takes {percent(cfg.task.solved)} of the holdout")
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

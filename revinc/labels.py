@@ -36,6 +36,11 @@ def next_labels(task: Task, n_positions: int) -> list[str]:
     return names + [""] * (n_positions - len(names))
 
 
+def percent(solved: float) -> str:
+    """The accuracy from which a split is solved, such as ``100%``."""
+    return f"{100 * solved:g}%"
+
+
 def which_sequences(task: Task) -> str:
     """Which a task's `sequences` are: ``all 256``, or ``1,024 drawn`` that stand for the others."""
     n = f"{len(task.sequences()):,}"

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from jax_revinc.population.chunks import DIVERGED
 from jax_revinc.population.store import Store
-from jax_revinc.population.success import percent, rate_text
+from jax_revinc.population.success import rate_text
+from revinc.labels import percent
 
 
 class Progress:

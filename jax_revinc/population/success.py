@@ -7,6 +7,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from jax_revinc.population.chunks import DIVERGED
+from revinc.labels import percent
 from revinc.sweep import SWEPT
 
 
@@ -20,11 +21,6 @@ def rate_text(hits: int, n: int) -> str:
     """A rate with its 95% interval, such as ``20.1% [18.9 .. 21.4]``."""
     low, high = interval(hits, n)
     return f"{hits / n:.1%} [{100 * low:.1f} .. {100 * high:.1f}]"
-
-
-def percent(solved: float) -> str:
-    """The accuracy from which a split is solved, such as ``100%``."""
-    return f"{100 * solved:g}%"
 
 
 def by_point(metrics: pd.DataFrame, solved: float) -> pd.DataFrame:

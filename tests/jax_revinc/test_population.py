@@ -604,6 +604,7 @@ def test_success_is_counted_for_every_point(small):
         0,
     )
     assert (hopeless["holdout_perfect"], hopeless["diverged"]) == (0, 5)
+    assert by_point(good, 0.5)["holdout_perfect"].tolist() == [3, 0]
     assert calm["holdout_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
 
 

@@ -10,6 +10,7 @@ from jax_revinc import TrainConfig
 from parity import training_levels
 from parity.training_levels import check_every_step, check_optimizer
 from revinc.dataset import ListedDataset
+from revinc.tasks import Copy
 from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=40)
@@ -95,6 +96,13 @@ def test_every_step_of_a_run_passes(walk):
     b_K = {f"blocks.{layer}.attn.b_K" for layer in (0, 1)}
     assert {name.split("/")[-1] for name in zero} - untrained == b_K
     assert untrained == (set() if WORLD == "3.9" else {"unembed.b_U"})
+
+
+@pytest.mark.slow
+def test_every_step_agrees_on_a_task_that_is_drawn():
+    model = CFG.model.replace(n_layers=1, n_ctx=16, d_vocab=9)
+    level = check_every_step(replace(CFG, steps=20, task=Copy(length=8), model=model))
+    assert level.passed, level.failures
 
 
 def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):

@@ -11,7 +11,6 @@ import pandas as pd
 from jax_revinc.analysis.claims import why_none
 from jax_revinc.population import Population
 from jax_revinc.population.store import ATLAS, CONFIG
-from jax_revinc.population.success import percent
 from jax_revinc.report import markup, shell, words
 from jax_revinc.report.atlas import figures, sentences, shown
 from jax_revinc.report.atlas.commands import population_command
@@ -31,7 +30,7 @@ from jax_revinc.report.atlas.tables import (
 from jax_revinc.report.forming import MOST_SEQUENCES
 from jax_revinc.report.shell import Gallery, Picture
 from revinc.atomic import write_atomically
-from revinc.labels import which_sequences
+from revinc.labels import percent, which_sequences
 from revinc.records import read_record
 from revinc.sweep import IDENTITY
 

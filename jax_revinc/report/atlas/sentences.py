@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from jax_revinc.population.chunks import DIVERGED
-from jax_revinc.population.success import percent
 from jax_revinc.report.atlas.outcomes import point_name
 from jax_revinc.report.atlas.rates import FEWEST, Rate, mean_text, rate_of
 from jax_revinc.report.atlas.tables import ANY, BOTH, NO_COMPONENT, WHOLE
 from jax_revinc.report.words import count
+from revinc.labels import percent
 
 VERDICTS = {
     "more often": "the intervals lie apart: more often in those that generalise",

@@ -20,9 +20,10 @@ from jax_revinc.population.command import add_population_flags
 from jax_revinc.report.atlas.page import FOLDER, write_atlas
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
-from revinc.cli import RecipeParser, add_training_flags, config_from_flags, run_command
+from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
+from revinc.recipe_parser import RecipeParser
 from revinc.validation import require_index
 
 

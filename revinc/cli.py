@@ -9,59 +9,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import types
-import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from revinc.config import SEEDS, TrainConfig, train_fields
-from revinc.errors import UserError, near_names
+from revinc.errors import UserError
+from revinc.field_flags import Parser, add_fields, field_help
 from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
-from revinc.runs import CONFIG, Run
-from revinc.tasks import TASKS, Task, check_has_field, find_task, make_task
+from revinc.recipe_parser import DEFAULT_PRESET, Base, RecipeParser, preset_or_run
+from revinc.tasks import TASKS, Task, find_task, make_task
 from revinc.trainer import Diverged, Interrupted
-
-DEFAULT_PRESET = "tutorial"
-
-Parser = Callable[[str], Any]
-Base = Callable[[argparse.Namespace], TrainConfig]
-
-FLAG_TYPES: tuple[Any, ...] = (int, float, str, bool)
-
-
-class RecipeParser(argparse.ArgumentParser):
-    """A parser that has the flags of the one task that is meant, beside those it was given.
-
-    So it looks first for what the flags begin with (`base`, and ``--task``), and leaves it as ``base``. Flags
-    can't be abbreviated, for what a short one means would hang on the task.
-    """
-
-    base: Base | None = None
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        if self.base is None:
-            return super().parse_known_args(args, namespace)
-        words = sys.argv[1:] if args is None else list(args)
-        begun = _beginning(self.prog).parse_known_args(words)[0]
-        base = self.base(begun)
-        task_type = find_task(begun.task) if "task" in begun else type(base.task)
-        whole = argparse.ArgumentParser(
-            prog=self.prog,
-            parents=[self],
-            add_help=False,
-            allow_abbrev=False,
-            epilog=_tasks_in_words(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        _add_task_flags(whole, task_type, base.task)
-        read, unknown = whole.parse_known_args(words, namespace)
-        _refuse_others_fields(task_type, unknown)
-        read.base = base
-        return read, unknown
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
@@ -109,7 +68,7 @@ def add_training_flags(parser: RecipeParser, base: Base | None = None) -> None:
         nargs="+",
         metavar="STEP",
         default=argparse.SUPPRESS,
-        help=_help(snapshots, PRESETS[DEFAULT_PRESET]),
+        help=field_help(snapshots, PRESETS[DEFAULT_PRESET]),
     )
 
 
@@ -135,153 +94,20 @@ def add_recipe_flags(
     defaults = PRESETS[DEFAULT_PRESET]
     training = parser.add_argument_group("training")
     for_training = [field for field in train_fields() if field.name != "snapshots"]
-    _add_fields(training, TrainConfig, for_training, defaults, axes or {})
+    add_fields(training, TrainConfig, for_training, defaults, axes or {})
     parser.add_argument(
         "--task",
         default=argparse.SUPPRESS,
         help=f"one of: {', '.join(TASKS)}; or your own, as module:Class (default: the preset's)",
     )
     model = parser.add_argument_group("model (names as in TransformerLens)")
-    _add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
+    add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
     return training
 
 
 def _model_fields() -> list[dataclasses.Field[Any]]:
     """The fields of a model but its seed: a run has seeds of its own."""
     return [field for field in dataclasses.fields(HookedTransformerConfig) if field.name != "seed"]
-
-
-def _add_fields(
-    group: argparse._ArgumentGroup,
-    owner: type,
-    fields: Iterable[dataclasses.Field[Any]],
-    defaults: object,
-    axes: Mapping[str, Parser],
-    whose: str = "tutorial",
-) -> None:
-    hints = typing.get_type_hints(owner)
-    for field in fields:
-        flag = "--" + field.name.replace("_", "-")
-        help_text = _help(field, defaults, whose)
-        if field.name in axes:
-            group.add_argument(
-                flag,
-                type=axes[field.name],
-                metavar=f"{_metavar(hints[field.name])},..",
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        elif hints[field.name] is bool:
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        else:
-            group.add_argument(
-                flag,
-                type=_parser_of(hints[field.name]),
-                metavar=_metavar(hints[field.name]),
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-
-
-def _help(field: dataclasses.Field[Any], defaults: object, whose: str = "tutorial") -> str:
-    said = field.metadata.get("help", "")
-    return f"{said} ({whose}: {getattr(defaults, field.name, None)})".strip()
-
-
-def _metavar(hint: Any) -> str:
-    return {int: "N", float: "X"}.get(_alternatives(hint)[0], "NAME")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a hint such as ``int | None``."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _parser_of(hint: Any) -> Parser:
-    """What reads a value of a type: a number, a name, names with commas, or the word none where it may be None."""
-    kind, *others = _alternatives(hint)
-    parse: Parser = (lambda text: tuple(text.split(","))) if kind == tuple[str, ...] else kind
-
-    def parse_or_none(text: str) -> Any:
-        return None if text.lower() == "none" else parse(text)
-
-    parse_or_none.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
-    return parse_or_none if others else parse
-
-
-def _beginning(prog: str) -> argparse.ArgumentParser:
-    """Reads what the other flags begin with, and leaves these alone."""
-    parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
-    for name in ("--task", "--preset"):
-        parser.add_argument(name, default=argparse.SUPPRESS)
-    for folder in ("--out", "--like"):
-        parser.add_argument(folder, type=Path)
-    parser.add_argument("--resume", action="store_true")
-    return parser
-
-
-def preset_or_run(flags: argparse.Namespace) -> TrainConfig:
-    """The preset that flags name, or else the run that they resume, or else the default preset.
-
-    Raises:
-        UserError: if the preset is unknown, or the run can't be read.
-    """
-    if "preset" not in flags and flags.resume and flags.out and (flags.out / CONFIG).exists():
-        return Run.load(flags.out).config
-    return preset(flags)
-
-
-def preset(flags: argparse.Namespace) -> TrainConfig:
-    """The preset that flags name, or else the default one; a UserError if it is unknown."""
-    name = getattr(flags, "preset", DEFAULT_PRESET)
-    if name not in PRESETS:
-        raise UserError(
-            f"preset {name!r} is unknown{near_names(name, PRESETS)} (known: {', '.join(PRESETS)})"
-        )
-    return PRESETS[name]
-
-
-def _add_task_flags(parser: argparse.ArgumentParser, task_type: type[Task], usual: Task) -> None:
-    group = parser.add_argument_group(f"task {task_type.name}")
-    fields = dataclasses.fields(cast(Any, task_type))
-    hints = typing.get_type_hints(task_type)
-    for field in fields:
-        if _alternatives(hints[field.name])[0] not in FLAG_TYPES:
-            raise UserError(
-                f"task {task_type.name} can't have a flag for its field {field.name}, a {hints[field.name]}: "
-                "flags are int, float, str or bool"
-            )
-    defaults = usual if type(usual) is task_type else task_type
-    try:
-        _add_fields(
-            group, task_type, dataclasses.fields(cast(Any, task_type)), defaults, {}, "default"
-        )
-    except argparse.ArgumentError as error:
-        raise UserError(
-            f"task {task_type.name} has a field with the name of another flag; give it another ({error})"
-        ) from error
-
-
-def _refuse_others_fields(task_type: type[Task], unknown: list[str]) -> None:
-    """Raise a UserError for a flag that only another task has."""
-    every_field = {
-        field.name for other in TASKS.values() for field in dataclasses.fields(cast(Any, other))
-    }
-    for word in unknown:
-        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
-        if word.startswith("--") and name.removeprefix("no_") in every_field:
-            check_has_field(task_type, name.removeprefix("no_"))
-
-
-def _tasks_in_words() -> str:
-    first_lines = {name: str(task_type.__doc__).split("\n")[0] for name, task_type in TASKS.items()}
-    lines = [f"  {name:18} {line.replace('`', '')}" for name, line in first_lines.items()]
-    return "\n".join(["tasks:", *lines])
 
 
 def config_from_flags(args: argparse.Namespace) -> TrainConfig:
@@ -293,7 +119,7 @@ def config_from_flags(args: argparse.Namespace) -> TrainConfig:
         UserError: for values that the configs refuse.
     """
     given = vars(args)
-    base: TrainConfig = args.base
+    base: TrainConfig = args.base_config
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
     model_flags = _given(given, _model_fields())

@@ -9,14 +9,9 @@ from pathlib import Path
 import torch
 
 from revinc import PRESETS, TrainConfig, UserError
-from revinc.cli import (
-    RecipeParser,
-    add_training_flags,
-    config_from_flags,
-    preset_or_run,
-    run_command,
-)
+from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
+from revinc.recipe_parser import RecipeParser, preset_or_run
 from revinc.runs import CONFIG, Run
 from revinc.validation import require_int
 from torch_reference.population import train_population

@@ -14,8 +14,9 @@ from jax_revinc.population.store import CONFIG, Store, read_store
 from jax_revinc.population.success import success_table
 from jax_revinc.population.training import train_population
 from revinc import TrainConfig, UserError
-from revinc.cli import RecipeParser, add_recipe_flags, config_from_flags, preset
+from revinc.cli import add_recipe_flags, config_from_flags
 from revinc.config import SEEDS
+from revinc.recipe_parser import RecipeParser, preset
 from revinc.sweep import IDENTITY, sweep
 
 

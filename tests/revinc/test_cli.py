@@ -7,12 +7,12 @@ import pytest
 
 from revinc import ReverseIncrement, UserError
 from revinc.cli import (
-    RecipeParser,
     add_training_flags,
     config_from_flags,
     expand_steps,
     run_command,
 )
+from revinc.recipe_parser import RecipeParser
 from revinc.tasks import TASKS, Brackets, Copy, CumulativeSum, ModularAddition
 from revinc.trainer import Diverged, Interrupted
 

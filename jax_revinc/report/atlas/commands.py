@@ -11,8 +11,8 @@ import pandas as pd
 
 from jax_revinc.population import Population
 from revinc import PRESETS, HookedTransformerConfig, TrainConfig
-from revinc.cli import DEFAULT_PRESET
 from revinc.config import SEEDS, train_fields
+from revinc.recipe_parser import DEFAULT_PRESET
 from revinc.sweep import IDENTITY, SWEPT, sweep
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ from transformer_lens import patching as reference
 
 from benchmarks.interleaving import Timing, interleave
 from benchmarks.machine import describe_machine
+from benchmarks.stopwatch import seconds, with_threads
 from benchmarks.tables import timing_sheet
 from jax_revinc import PRESETS, HookedTransformer
 from jax_revinc.analysis.patching import patch_sweep
@@ -94,22 +94,6 @@ def time_sweeps(rounds: int) -> tuple[float, dict[str, Timing]]:
         contenders[f"TransformerLens 3.9, mean over pairs, torch threads: {threads}"] = batched
     contenders["TransformerLens 3.9, every pair, torch threads: 1"] = with_threads(1, one_by_one)
     return first, interleave(contenders, rounds)
-
-
-def with_threads(threads: int, run: Callable[[], float]) -> Callable[[], float]:
-    """`run` on that many torch threads: on arrays this small more are not always better."""
-
-    def run_with_threads() -> float:
-        torch.set_num_threads(threads)
-        return run()
-
-    return run_with_threads
-
-
-def seconds(function: Callable[[], object]) -> float:
-    begin = time.perf_counter()
-    function()
-    return time.perf_counter() - begin
 
 
 def patching_command(args: argparse.Namespace) -> None:

@@ -30,7 +30,14 @@ from revinc.validation import require_index
 def train_command(args: argparse.Namespace) -> None:
     cfg = config_from_flags(args)
     reporter = Reporter()
-    run = train(cfg, args.out, resume=args.resume, overwrite=args.overwrite, reporter=reporter)
+    run = train(
+        cfg,
+        args.out,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        reporter=reporter,
+        log=args.log,
+    )
     reporter.finished(run)
     reporter.say("Looking into the model for its page ...")
     reporter.say(f"Page to open: {write_report(run)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -35,6 +36,7 @@ def train(
     init: StateDict | None = None,
     engine: Engine | None = None,
     reporter: Reporter | None = None,
+    log: Sequence[str] = (),
 ) -> Run:
     """Train `cfg` and write the run folder `out`.
 
@@ -45,9 +47,10 @@ def train(
         init: initial weights, instead of drawing them from ``cfg.init_seed``.
         engine: what executes the run; XLA by default.
         reporter: where progress is shown; silent by default.
+        log: where metrics go as well, "tensorboard" or "wandb", which need the extra ``tracking``.
 
     Raises:
-        UserError: if `out` can't be used, or `init` does not fit the config.
+        UserError: if `out` or `log` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
     out = Path(out)
@@ -60,6 +63,7 @@ def train(
         resume,
         overwrite,
         reporter or Reporter(quiet=True),
+        log,
     )
     return Run.load(out)
 

@@ -23,6 +23,7 @@ from revinc.model_config import DTYPES
 from revinc.provenance import installed_versions
 from revinc.tasks import predicted_positions
 from torch_reference.installed import VERSION
+from torch_reference.optimizer import COUNTERPARTS
 
 OF_MODELS = ("L0", "L1", "L2", "L3")
 """The levels that need two models and tokens; the others need a recipe to train by."""
@@ -106,7 +107,8 @@ def check(
         follow: is given the levels and yields them in turn, so that it can show progress.
 
     Raises:
-        UserError: for an unknown level or precision, or a run that is not finished.
+        UserError: for an unknown level or precision, a run that is not finished, or a level of training
+            with an optimizer that torch lacks.
     """
     cfg = subject.config if isinstance(subject, Run) else subject
     levels = applicable_levels(cfg) if levels is None else levels
@@ -139,7 +141,9 @@ OF_TRAINING: dict[str, Callable[[TrainConfig], Level]] = {
 
 
 def applicable_levels(cfg: TrainConfig) -> list[str]:
-    """All levels, without L7 where no population of the recipe is stored."""
+    """All levels, without L7 where no population of the recipe is stored; of an optimizer that torch lacks, `OF_MODELS`."""
+    if cfg.optimizer not in COUNTERPARTS:
+        return list(OF_MODELS)
     return [name for name in TITLES if name != "L7" or is_stored(cfg)]
 
 

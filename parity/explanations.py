@@ -7,7 +7,7 @@ from parity.comparison import FLOAT32_FACTOR, FLOAT64_BOUND
 from parity.distributions import POWER
 from parity.model_levels import REALISATIONS
 from parity.question import EDITS
-from parity.training_levels import ADAM_STATES, ONE_STEP_BOUND, ZERO_GRADIENT_BOUND
+from parity.training_levels import ONE_STEP_BOUND, STATES, ZERO_GRADIENT_BOUND
 
 BOUNDS = {
     "float64": (
@@ -59,9 +59,9 @@ EXPLANATIONS = {
         + BOUNDS_IN_SHORT
     ),
     "L4": (
-        "A step of AdamW on a thousand random weights, whose gradients are of all magnitudes from 1e-9 to 1, "
-        f"and zero: with fresh moments, and with those of a run after {ADAM_STATES['mid-run']} updates. "
-        "Weights and both moments are compared after it. "
+        "A step of the recipe's optimizer on a thousand random weights, whose gradients are of all magnitudes from 1e-9 to 1, "
+        f"and zero: with fresh moments, and with those of a run after {STATES['mid-run']} updates. "
+        "Weights and moments are compared after it. "
         + BOUNDS_IN_SHORT
         + " That of torch is measured once, and Adam's bias correction counts as well: torch computes it in "
         "float64, and optax, like all of JAX, in float32."

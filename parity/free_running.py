@@ -40,7 +40,7 @@ from parity.levels import Level
 from parity.training_levels import in_float64
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
-from revinc.tasks import predicted_positions
+from revinc.objective import make_objective
 from revinc.weights import StateDict
 from torch_reference import TorchEngine, adapter
 
@@ -205,8 +205,8 @@ def nudge(weights: StateDict, rng: np.random.Generator) -> StateDict:
 
 def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "runs steps"]:
     """The batch losses of runs of ours, all in one program."""
-    predicted = predicted_positions(cfg.task)
-    adam, rates = optimizer_numbers(cfg)
+    objective = make_objective(cfg)
+    fixed, rates = optimizer_numbers(cfg)
 
     def run(params: Params, batches: Array, jittered: Array, key: Array) -> Array:
         def step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
@@ -215,9 +215,9 @@ def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "
             flat, unravel = ravel_pytree(params)
             infinity = jnp.inf * jax.random.rademacher(key, flat.shape, flat.dtype)
             params = unravel(jnp.nextafter(flat, jnp.where(jittered, infinity, flat)))
-            return update(cfg.model, adam, predicted, rates, (params, opt_state), batch)
+            return update(cfg.model, fixed, objective, rates, (params, opt_state), batch)
 
-        state = (params, make_optimizer(adam, rates).init(params))
+        state = (params, make_optimizer(fixed, rates).init(params))
         _, losses = jax.lax.scan(step, state, (batches, jax.random.split(key, cfg.steps)))
         return losses
 

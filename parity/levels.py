@@ -13,7 +13,7 @@ TITLES = {
     "L1": "forward: activations, logits, losses",
     "L2": "backward: gradients of the loss by activation and by parameter",
     "L3": "interventions: logits after four edits at every hook",
-    "L4": "optimizer: one AdamW step",
+    "L4": "optimizer: one step",
     "L5": "one step of ours from every state of a torch run",
     "L6": "free running: when two runs from one beginning part",
     "L7": "population: what becomes of many seeds",

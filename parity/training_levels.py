@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import jax
 import numpy as np
@@ -14,16 +16,29 @@ from jax_revinc import numerics
 from jax_revinc.engines.xla import update
 from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 from jax_revinc.training import draw_weights
-from parity.comparison import Comparison, compare_tensors, gap
+from parity.comparison import Comparison, compare_tensors, gap, largest
 from parity.known_differences import with_known_differences
 from parity.levels import Level
+from parity.model_levels import error_in_a_row
 from parity.question import Tensors
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
-from torch_reference import TorchEngine
-from torch_reference.engine import MOMENTS
+from revinc.objective import make_objective
+from torch_reference import TorchEngine, adapter
+from torch_reference.optimizer import clip_gradients, require_counterpart
+from torch_reference.optimizer import make_optimizer as make_torch_optimizer
 
-ADAM_STATES = {"fresh": 0, "mid-run": 1234}
+OF_ADAM = {"exp_avg": "mu", "exp_avg_sq": "nu"}
+
+MOMENTS = {
+    "adamw": OF_ADAM,
+    "adam": OF_ADAM,
+    "rmsprop": {"square_avg": "nu"},
+    "sgd": {"momentum_buffer": "trace"},
+}
+"""What an optimizer keeps of every parameter: torch's names of it, and optax's. Without momentum SGD keeps nothing."""
+
+STATES = {"fresh": 0, "mid-run": 1234}
 """Updates made before the one that is compared."""
 
 ONE_STEP_BOUND = 1e-12
@@ -38,13 +53,19 @@ ZERO_GRADIENT_BOUND = 1e-8
 STEPS_AT_ONCE = 250
 
 
+def moments(cfg: TrainConfig) -> dict[str, str]:
+    """Those of `MOMENTS` that a run's optimizer keeps."""
+    return {} if cfg.optimizer == "sgd" and not cfg.momentum else MOMENTS[cfg.optimizer]
+
+
 def check_optimizer(cfg: TrainConfig, dtype: str) -> Level:
-    """L4: one AdamW step from several states gives the same parameters and moments."""
+    """L4: one step of the optimizer from several states gives the same parameters and moments."""
+    require_counterpart(cfg)
     comparisons = []
-    for label, count in ADAM_STATES.items():
+    for label, count in STATES.items():
         for zero in (False, True):
             rng = np.random.default_rng(count + zero)
-            before = random_adam_state(rng, count, zero)
+            before = random_state(rng, moments(cfg), count, zero)
             truth = torch_step(cfg, before, count, "float64")
             mine = jax_step(cfg, before, count, dtype)
             own = None
@@ -59,77 +80,88 @@ def check_optimizer(cfg: TrainConfig, dtype: str) -> Level:
 
 
 def own_errors(cfg: TrainConfig, before: Tensors, count: int, truth: Tensors) -> dict[str, float]:
-    """How far a float32 step may honestly be from the truth: torch's error, and bias correction's.
+    """How far a float32 step may honestly be from the truth: torch's error, and what torch does in float64.
 
-    torch corrects the moments' bias in Python's float64; optax, like all of JAX, in float32, where 0.999
-    is off by 1.3e-8, and so 1 - 0.999 by a 77,000th. The update is off by that share.
+    torch corrects the bias of Adam's moments in Python's float64; optax, like all of JAX, in float32, where
+    0.999 is off by 1.3e-8, and so 1 - 0.999 by a 77,000th. The update is off by that share. And the norm by
+    which gradients are clipped is a sum of squares, which torch adds pairwise: the root halves its error.
     """
     step = torch_step(cfg, before, count, "float32")
     errors = {name: float(gap(step[name], truth[name]).max()) for name in truth}
-    narrow, wide = (bias_correction(cfg, count + 1, dtype) for dtype in (np.float32, np.float64))
-    decayed = (1 - cfg.learning_rate(count) * cfg.weight_decay) * before["param"].astype(np.float64)
-    errors["param"] += abs(narrow / wide - 1) * float(np.abs(truth["param"] - decayed).max())
+    wide = {name: array.astype(np.float64) for name, array in before.items()}
+    wide["param"] *= 1 - cfg.learning_rate(count) * cfg.weight_decay
+    changes = {name: largest(truth[name] - wide[name]) for name in truth}
+    correction, exact = (bias_correction(cfg, count + 1, dtype) for dtype in (np.float32, float))
+    errors["param"] += abs(correction / exact - 1) * changes["param"]
+    if cfg.clip_grad_norm is not None:
+        of_norm = error_in_a_row(before["grad"].size) / 2
+        errors = {name: error + of_norm * changes[name] for name, error in errors.items()}
     return errors
 
 
-def bias_correction(cfg: TrainConfig, count: int, dtype: type[np.floating]) -> float:
-    """The factor that Adam's bias corrections put on an update, as computed in `dtype`."""
+def bias_correction(cfg: TrainConfig, count: int, dtype: type[float | np.floating]) -> float:
+    """The factor that bias corrections, which only Adam has, put on an update, as computed in `dtype`."""
+    if MOMENTS[cfg.optimizer] is not OF_ADAM:
+        return 1.0
     first, second = (1 - dtype(b) ** dtype(count) for b in (cfg.b1, cfg.b2))
     return float(np.sqrt(second) / first)
 
 
-def random_adam_state(rng: np.random.Generator, count: int, zero_gradient: bool) -> Tensors:
-    """float32 numbers: a parameter, its gradient (of magnitudes from 1e-9 to 1) and its moments."""
+def random_state(
+    rng: np.random.Generator, kept: Iterable[str], count: int, zero_gradient: bool
+) -> Tensors:
+    """float32 numbers: a parameter, its gradient (of magnitudes from 1e-9 to 1) and its moments.
+
+    A moment is of the gradient's magnitude, or of its square's and not negative, as its name says.
+    """
     shape = (40, 25)
     magnitudes = 10.0 ** rng.uniform(-9, 0, shape)
     tensors = {
         "param": rng.normal(size=shape),
         "grad": np.zeros(shape) if zero_gradient else rng.normal(size=shape) * magnitudes,
-        "exp_avg": (count > 0) * rng.normal(size=shape) * magnitudes,
-        "exp_avg_sq": (count > 0) * (rng.normal(size=shape) * magnitudes) ** 2,
     }
+    for moment in kept:
+        drawn = rng.normal(size=shape) * magnitudes
+        tensors[moment] = (count > 0) * (drawn**2 if "sq" in moment else drawn)
     return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
 def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
-    """The parameter and its moments after one step of torch's AdamW."""
+    """The parameter and its moments after one step of torch's optimizer."""
     wide = {name: torch.from_numpy(array.astype(dtype)) for name, array in before.items()}
     parameter = torch.nn.Parameter(wide["param"])
-    optimizer = torch.optim.AdamW(
-        [parameter], cfg.learning_rate(count), (cfg.b1, cfg.b2), cfg.adam_eps, cfg.weight_decay
-    )
-    optimizer.state[parameter] = {
-        "step": torch.tensor(float(count)),
-        "exp_avg": wide["exp_avg"],
-        "exp_avg_sq": wide["exp_avg_sq"],
-    }
+    optimizer = make_torch_optimizer([parameter], replace(cfg, lr=cfg.learning_rate(count)))
+    kept = {moment: wide[moment] for moment in moments(cfg)}
+    optimizer.state[parameter] = {"step": torch.tensor(float(count)), **kept}
     parameter.grad = wide["grad"]
+    if cfg.clip_grad_norm is not None:
+        clip_gradients([parameter], cfg.clip_grad_norm)
     optimizer.step()
     state = optimizer.state[parameter]
-    after = {"param": parameter.detach(), **{m: state[m] for m in ("exp_avg", "exp_avg_sq")}}
+    after = {"param": parameter.detach(), **{moment: state[moment] for moment in kept}}
     return {name: tensor.numpy().copy() for name, tensor in after.items()}
 
 
 def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
     """The parameter and its moments after one step of our optimizer."""
     with numerics(cfg.model.replace(dtype=dtype)):
-        wide = {name: jax.numpy.asarray(array, dtype) for name, array in before.items()}
+        wide = {name: {"w": jax.numpy.asarray(array, dtype)} for name, array in before.items()}
         optimizer = make_optimizer(*optimizer_numbers(cfg))
-        state = adam_state(
-            optimizer.init(wide["param"]), count, wide["exp_avg"], wide["exp_avg_sq"]
-        )
+        kept = {ours: wide[theirs] for theirs, ours in moments(cfg).items()}
+        state = optimizer_state(optimizer.init(wide["param"]), count, kept)
         updates, state = optimizer.update(wide["grad"], state, wide["param"])
-        after = optax.apply_updates(wide["param"], updates)
-        adam = state[0]  # type: ignore[index]
-        results = {"param": after, "exp_avg": adam.mu, "exp_avg_sq": adam.nu}
-        return {name: np.asarray(tensor) for name, tensor in results.items()}
+        after = {theirs: optax.tree.get(state, ours) for theirs, ours in moments(cfg).items()}
+        after = {"param": optax.apply_updates(wide["param"], updates), **after}
+        return {name: np.asarray(of_name["w"]) for name, of_name in after.items()}
 
 
-def adam_state(template: optax.OptState, count: object, mu: object, nu: object) -> optax.OptState:
-    """Our optimizer's state with these numbers in it; whatever counts steps in it has made `count`."""
-    state: optax.OptState = optax.tree.set(
-        template, count=jax.numpy.asarray(count, np.int32), mu=mu, nu=nu
-    )
+def optimizer_state(
+    template: optax.OptState, count: object, kept: dict[str, Any]
+) -> optax.OptState:
+    """Our optimizer's state with these moments in it; whatever counts steps in it has made `count`."""
+    counts = optax.tree.get_all_with_path(template, "count")
+    numbers = kept | ({"count": jax.numpy.asarray(count, np.int32)} if counts else {})
+    state: optax.OptState = optax.tree.set(template, **numbers)
     return state
 
 
@@ -140,39 +172,43 @@ def check_every_step(cfg: TrainConfig) -> Level:
     """
     cfg = in_float64(cfg)
     trajectory = torch_trajectory(cfg)
-    data = make_dataset(cfg)
+    data, objective = make_dataset(cfg), make_objective(cfg)
     tokens, batches = data.examples(data.batches(0, cfg.steps))
     names = [name for name in trajectory if "/" not in name]
-    adam, rates = optimizer_numbers(cfg)
+    compared = [name for name in trajectory if not name.startswith("grad/")]
+    fixed, rates = optimizer_numbers(cfg)
 
     def step(inputs: tuple[dict[str, jax.Array], jax.Array, jax.Array]) -> dict[str, jax.Array]:
         before, count, rows = inputs
         params = {name: before[name] for name in names}
-        template = make_optimizer(adam, rates).init(params)
-        moments = [{n: before[f"{moment}/{n}"] for n in names} for moment in MOMENTS[:2]]
-        state = (params, adam_state(template, count, *moments))
+        template = make_optimizer(fixed, rates).init(params)
+        kept = {
+            ours: {name: before[f"{theirs}/{name}"] for name in names}
+            for theirs, ours in moments(cfg).items()
+        }
+        state = (params, optimizer_state(template, count, kept))
         batch = jax.numpy.asarray(tokens)[rows]
-        (params, opt_state), _ = update(cfg.model, adam, data.predicted, rates, state, batch)
-        after = {f"exp_avg/{n}": opt_state[0].mu[n] for n in names}  # type: ignore[index]
-        after |= {f"exp_avg_sq/{n}": opt_state[0].nu[n] for n in names}  # type: ignore[index]
+        (params, opt_state), _ = update(cfg.model, fixed, objective, rates, state, batch)
+        after = {
+            f"{theirs}/{name}": moment
+            for theirs, ours in moments(cfg).items()
+            for name, moment in optax.tree.get(opt_state, ours).items()
+        }
         return params | after
 
-    before = {name: array[:-1] for name, array in trajectory.items()}
+    before = {name: trajectory[name][:-1] for name in compared}
     with numerics(cfg.model):
         inputs = (before, np.arange(cfg.steps), batches)
         mine = jax.jit(lambda inputs: jax.lax.map(step, inputs, batch_size=STEPS_AT_ONCE))(inputs)
-    comparisons = [_compare_steps(cfg, name, mine, trajectory) for name in trajectory]
+    comparisons = [_compare_steps(name, mine, trajectory) for name in compared]
     return Level("L5", "float64", with_known_differences("L5", comparisons))
 
 
-def _compare_steps(
-    cfg: TrainConfig, name: str, mine: dict[str, jax.Array], trajectory: Tensors
-) -> Comparison:
+def _compare_steps(name: str, mine: dict[str, jax.Array], trajectory: Tensors) -> Comparison:
     after, ours = trajectory[name][1:], np.asarray(mine[name])
     gaps = gap(ours, after)
     worst = np.unravel_index(np.argmax(gaps), gaps.shape)
-    moment = trajectory[f"exp_avg/{name.split('/')[-1]}"]
-    gradient = (moment[1:] - cfg.b1 * moment[:-1]) / (1 - cfg.b1)
+    gradient = trajectory[f"grad/{name.split('/')[-1]}"]
     is_zero = float(np.abs(gradient).max()) <= ZERO_GRADIENT
     return Comparison(
         name=name,
@@ -187,19 +223,32 @@ def _compare_steps(
 
 
 def torch_trajectory(cfg: TrainConfig) -> Tensors:
-    """Parameters and moments of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
+    """Parameters, moments and last gradients of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
     engine = TorchEngine(cfg, "cpu")
     state = engine.start(draw_weights(cfg))
     batches = make_dataset(cfg).batches(0, cfg.steps)
     weights = engine.weights(state)
-    zeros = {f"{m}/{name}": np.zeros_like(w) for m in MOMENTS[:2] for name, w in weights.items()}
+    zeros = {
+        f"{kept}/{name}": np.zeros_like(w)
+        for kept in (*moments(cfg), "grad")
+        for name, w in weights.items()
+    }
     points = [weights | zeros]
     for step in track(range(cfg.steps), "walking a torch run", transient=True):
         state, _ = engine.advance(state, batches[step : step + 1])
-        arrays = engine.to_arrays(state)
+        arrays = engine.to_arrays(state) | gradients(cfg, state.model)
         # What torch does not train has no moments.
         points.append({name: arrays.get(name, zero) for name, zero in points[0].items()})
     return {name: np.stack([point[name] for point in points]) for name in points[0]}
+
+
+def gradients(cfg: TrainConfig, model: Any) -> Tensors:
+    """The gradients that torch's last update followed."""
+    return {
+        f"grad/{name}": adapter.to_3_9(cfg.model, name, parameter.grad).numpy().copy()
+        for name, parameter in adapter.trainable(model, cfg.model).items()
+        if parameter.grad is not None
+    }
 
 
 def in_float64(cfg: TrainConfig) -> TrainConfig:

@@ -20,6 +20,7 @@ from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
 from revinc.recipe_parser import DEFAULT_PRESET, Base, RecipeParser, preset_or_run
 from revinc.tasks import TASKS, Task, find_task, make_task
+from revinc.tracking import SINKS
 from revinc.trainer import Diverged, Interrupted
 
 
@@ -60,6 +61,13 @@ def add_training_flags(parser: RecipeParser, base: Base | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     parser.add_argument(
         "--seed", type=int, default=argparse.SUPPRESS, help="sets init, data and split seed"
+    )
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"send metrics there as well, may be repeated: {', '.join(SINKS)} (extra: tracking)",
     )
     recipe = add_recipe_flags(parser, base or preset_or_run)
     (snapshots,) = (field for field in train_fields() if field.name == "snapshots")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import operator
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,11 +10,19 @@ from typing import Any, cast
 from revinc.errors import UserError
 from revinc.fields import checked_fields, described
 from revinc.model_config import HookedTransformerConfig
-from revinc.tasks import ReverseIncrement, Task, check_known, check_task, make_task
+from revinc.optimization import HYPERPARAMETERS, LR_SCHEDULES, OPTIMIZERS
+from revinc.tasks import (
+    ReverseIncrement,
+    Task,
+    check_known,
+    check_task,
+    make_task,
+    predicted_positions,
+)
 from revinc.validation import require_choice, require_int, require_number
 
 SPLITS = ("prefix", "random")
-LR_SCHEDULES = ("constant", "cosine")
+LOSS_ON = ("task", "all")
 SEEDS = ("init_seed", "data_seed", "split_seed")
 
 
@@ -45,14 +52,30 @@ class TrainConfig:
     )
     steps: int = described(4000, help="number of updates")
     batch_size: int = described(16, help="examples per update, drawn without replacement")
-    lr: float = described(1e-2, help="AdamW learning rate")
+    optimizer: str = described("adamw", help=f"{', '.join(OPTIMIZERS)}: optax's")
+    lr: float = described(1e-2, help="learning rate")
     lr_schedule: str = described(
-        "constant", help="constant, or cosine: from lr down to 0 at the last step"
+        "constant", help="constant, or cosine or linear: from lr down to 0 at the last step"
     )
-    weight_decay: float = described(1e-2, help="AdamW weight decay (torch's default)")
-    b1: float = described(0.9, help="AdamW decay of the first moment")
-    b2: float = described(0.999, help="AdamW decay of the second moment")
-    adam_eps: float = described(1e-8, help="AdamW epsilon")
+    warmup_steps: int = described(
+        0, help="updates over which the rate first rises linearly from 0 to lr"
+    )
+    weight_decay: float = described(
+        1e-2, help="decoupled weight decay (torch's default); 0 for an optimizer without"
+    )
+    b1: float = described(0.9, help="decay of the first moment")
+    b2: float = described(0.999, help="decay of the second moment")
+    adam_eps: float = described(1e-8, help="epsilon, added to the root of the second moment")
+    momentum: float = described(0.0, help="share of the last update that sgd keeps")
+    clip_grad_norm: float | None = described(
+        None, help="largest norm that the gradient of all parameters together may have"
+    )
+    loss_on: str = described(
+        "task", help="task: train on the tokens that the task asks for; all: on every next token"
+    )
+    label_smoothing: float = described(
+        0.0, help="share of a target's probability spread over all outputs, in training alone"
+    )
     eval_every: int = described(100, help="steps between evaluations of both splits")
     snapshots: tuple[int, ...] = described(
         (),
@@ -69,13 +92,17 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require_choice("split", self.split, SPLITS)
-        require_choice("lr_schedule", self.lr_schedule, LR_SCHEDULES)
+        require_choice("lr_schedule", self.lr_schedule, tuple(LR_SCHEDULES))
+        require_choice("loss_on", self.loss_on, LOSS_ON)
         for size in ("steps", "batch_size", "eval_every"):
             require_int(size, getattr(self, size), at_least=1)
         for rate in ("lr", "weight_decay", "adam_eps"):
             require_number(rate, getattr(self, rate))
-        for decay in ("b1", "b2"):
-            require_number(decay, getattr(self, decay), below=1.0)
+        for share in ("b1", "b2", "momentum", "label_smoothing"):
+            require_number(share, getattr(self, share), below=1.0)
+        if self.clip_grad_norm is not None:
+            require_number("clip_grad_norm", self.clip_grad_norm, above=True)
+        self._check_optimizer()
         for seed in SEEDS:
             require_int(seed, getattr(self, seed), at_least=0)
             if getattr(self, seed) >= 2**32:
@@ -95,6 +122,24 @@ class TrainConfig:
             )
         self._check_task_fits()
 
+    def _check_optimizer(self) -> None:
+        require_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
+        taken = OPTIMIZERS[self.optimizer]
+        unset = {field.name: field.default for field in train_fields()} | {"weight_decay": 0.0}
+        for field in HYPERPARAMETERS:
+            value = getattr(self, field)
+            if field not in taken and value != unset[field]:
+                raise UserError(
+                    f"optimizer={self.optimizer!r} takes no {field} (but {', '.join(('lr', *taken))}), so "
+                    f"{field}={value} would have no effect; set {field} to {unset[field]:g}"
+                )
+        require_int("warmup_steps", self.warmup_steps, at_least=0)
+        if self.warmup_steps >= self.steps:
+            raise UserError(
+                f"warmup_steps={self.warmup_steps} leaves no update at the full learning rate; choose "
+                f"fewer than steps={self.steps}"
+            )
+
     def _check_task_fits(self) -> None:
         check_known(self.task)
         check_task(self.task)
@@ -106,7 +151,8 @@ class TrainConfig:
                 f"n_ctx={self.model.n_ctx} is shorter than what the model is fed, the task's sequences of "
                 f"{length} tokens but for the last; set n_ctx to at least {length - 1}"
             )
-        n_outputs = int(sequences[:, self.task.loss_mask()].max()) + 1
+        trained_on = list(self.trained_positions)
+        n_outputs = int(sequences[:, trained_on].max()) + 1
         for field, needed, what in (
             ("d_vocab", n_tokens, "vocabulary"),
             ("d_vocab_out", n_outputs, "outputs"),
@@ -148,11 +194,23 @@ class TrainConfig:
         """Number of sequences in the training split of a task that lists them."""
         return round(self.train_fraction * len(self.task.sequences()))
 
+    @property
+    def trained_positions(self) -> tuple[int, ...]:
+        """The positions whose token's loss is trained on; the first token is never predicted."""
+        if self.loss_on == "all":
+            return tuple(range(1, self.task.sequences().shape[1]))
+        return predicted_positions(self.task)
+
     def learning_rate(self, step: int) -> float:
-        """The rate of the update that follows `step` others (cosine: Loshchilov and Hutter 2017, eq. 5)."""
-        if self.lr_schedule == "constant":
-            return self.lr
-        return self.lr * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        """The rate of the update that follows `step` others.
+
+        As optax joins schedules: the first update of a warmup has the rate 0, the one that follows the warmup
+        is the first at `lr`, and what has decayed stays there.
+        """
+        if step < self.warmup_steps:
+            return self.lr * step / self.warmup_steps
+        done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
+        return self.lr * LR_SCHEDULES[self.lr_schedule](min(done, 1.0))
 
     def with_seed(self, seed: int) -> TrainConfig:
         """The same run with all three seeds set to `seed`."""

@@ -21,6 +21,7 @@ from revinc.runs import Run
 from revinc.weights import StateDict, check_state_dict, read_safetensors, save_state_dict
 
 OUR_FILES = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOINT, runs.REPORT)
+OUR_FOLDERS = (runs.SNAPSHOTS, runs.TENSORBOARD, runs.WANDB)
 
 
 class RunWriter:
@@ -47,7 +48,7 @@ class RunWriter:
         if resume and overwrite:
             raise UserError("resume and overwrite exclude each other; choose one")
         self.path = path
-        make_folder(path, "run", runs.CONFIG, {runs.SNAPSHOTS, *OUR_FILES})
+        make_folder(path, "run", runs.CONFIG, {*OUR_FILES, *OUR_FOLDERS})
         self._lock = FileLock(path / LOCK, timeout=0)
         try:
             self._lock.acquire()
@@ -78,7 +79,8 @@ class RunWriter:
         # The config comes last and goes first: only a folder that has one is a run.
         for name in OUR_FILES:
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / runs.SNAPSHOTS, ignore_errors=True)
+        for name in OUR_FOLDERS:
+            shutil.rmtree(self.path / name, ignore_errors=True)
         (self.path / runs.SNAPSHOTS).mkdir()
         self.save_snapshot(0, weights)
         record = {

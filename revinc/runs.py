@@ -24,6 +24,8 @@ LOSSES = "losses.parquet"
 SNAPSHOTS = "snapshots"
 CHECKPOINT = "checkpoint.safetensors"
 REPORT = "report.html"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 
 AnyRun = TypeVar("AnyRun", bound="Run")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +18,7 @@ from revinc.engine import Engine, evaluation_steps, longest_chunk
 from revinc.errors import UserError
 from revinc.run_writer import RunWriter
 from revinc.runs import CHECKPOINT, Run
+from revinc.tracking import Sink, find_sink, tracking
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
@@ -40,15 +41,17 @@ def run_training(
     resume: bool,
     overwrite: bool,
     reporter: Reporter,
+    log: Sequence[str] = (),
 ) -> None:
     """Train `cfg` on `engine` and write the run folder `out`, from where it was left if `resume`.
 
     Raises:
-        UserError: if `out` can't be used, or `init` does not fit the config.
+        UserError: if `out` or `log` can't be used, or `init` does not fit the config.
         Diverged: naming the first step whose loss is NaN or infinite; the last good state stays as
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
+    sinks = [find_sink(name) for name in dict.fromkeys(log)]
     with RunWriter(out, cfg, engine.identity, draw_weights, init, resume, overwrite) as writer:
         reporter.header(cfg, engine)
         if resume and not writer.resumed:
@@ -57,10 +60,12 @@ def run_training(
         if run.finished:
             reporter.say(f"{out} is finished already")
         else:
-            _train(run, engine, writer, reporter)
+            _train(run, engine, writer, reporter, sinks)
 
 
-def _train(run: Run, engine: Engine, writer: RunWriter, reporter: Reporter) -> None:
+def _train(
+    run: Run, engine: Engine, writer: RunWriter, reporter: Reporter, sinks: Sequence[Sink]
+) -> None:
     cfg = run.config
     saved_at = time.monotonic()
     point = None
@@ -73,8 +78,9 @@ def _train(run: Run, engine: Engine, writer: RunWriter, reporter: Reporter) -> N
         initial = run.state_dict(step=0)
         point = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
         keep_if_due(point)  # it may have been interrupted just before it was
-        with reporter.training(cfg, point):
+        with reporter.training(cfg, point), tracking(sinks, run, point) as track:
             for reached in points(cfg, engine, point):
+                track(reached)  # first: what a checkpoint holds is never logged again
                 point = reached
                 reporter.reached(point)
                 keep_if_due(point)

@@ -37,6 +37,7 @@ def train_command(args: argparse.Namespace) -> None:
         init=like.state_dict(step=0) if like else None,
         device=args.device,
         reporter=reporter,
+        log=args.log,
     )
     reporter.finished(run)
     reporter.say(f"For its page: jax-revinc report {run.path}")

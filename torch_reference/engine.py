@@ -11,12 +11,15 @@ from jaxtyping import Float, Int
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.engine import METRICS
-from revinc.weights import StateDict
+from revinc.objective import make_objective
+from revinc.weights import StateDict, parameter_shapes
 from torch_reference.adapter import Model
 from torch_reference.installed import VERSION, adapter
 from torch_reference.objective import mean_loss, predictions, token_losses
+from torch_reference.optimizer import clip_gradients, make_optimizer, require_counterpart
 
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+UPDATES = "updates"
+"""The array of a state that says how many updates it has had."""
 
 
 @dataclass
@@ -24,14 +27,19 @@ class State:
     """A model and its optimizer, changed in place, after `step` updates."""
 
     model: Model
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0
 
 
 class TorchEngine:
-    """See `revinc.engine.Engine`."""
+    """See `revinc.engine.Engine`.
+
+    Raises:
+        UserError: if torch has no such optimizer.
+    """
 
     def __init__(self, cfg: TrainConfig, device: str | None = None) -> None:
+        require_counterpart(cfg)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         on_gpu = device.startswith("cuda")
         self.cfg = cfg
@@ -45,18 +53,14 @@ class TorchEngine:
         self._torch_device = device
         self._data = make_dataset(cfg)
         self._predicted = torch.as_tensor(self._data.predicted, device=device)
+        objective = make_objective(cfg)
+        self._trained_on = torch.as_tensor(objective.predicted, device=device)
+        self._label_smoothing = objective.label_smoothing
 
     def start(self, weights: StateDict) -> State:
         model = adapter.make_model(self.cfg.model, self._torch_device)
         adapter.write_weights(model, self.cfg.model, weights)
-        optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=self.cfg.lr,
-            betas=(self.cfg.b1, self.cfg.b2),
-            eps=self.cfg.adam_eps,
-            weight_decay=self.cfg.weight_decay,
-        )
-        return State(model, optimizer)
+        return State(model, make_optimizer(model.parameters(), self.cfg))
 
     def advance(
         self, state: State, batches: Int[np.ndarray, "steps batch"]
@@ -65,9 +69,11 @@ class TorchEngine:
         state.model.train()
         tokens, rows = self._data.examples(batches)
         for batch in self._on_device(tokens[rows]):
-            loss = mean_loss(state.model, batch, self._predicted)
+            loss = mean_loss(state.model, batch, self._trained_on, self._label_smoothing)
             state.optimizer.zero_grad()
             loss.backward()
+            if self.cfg.clip_grad_norm is not None:
+                clip_gradients(state.model.parameters(), self.cfg.clip_grad_norm)
             for group in state.optimizer.param_groups:
                 group["lr"] = self.cfg.learning_rate(state.step)
             state.optimizer.step()
@@ -93,7 +99,7 @@ class TorchEngine:
         return adapter.read_weights(state.model, self.cfg.model)
 
     def to_arrays(self, state: State) -> dict[str, np.ndarray]:
-        arrays = dict(self.weights(state))
+        arrays = {**self.weights(state), UPDATES: np.array(state.step)}
         cfg = self.cfg.model
         for name, parameter in adapter.trainable(state.model, cfg).items():
             for moment, value in state.optimizer.state[parameter].items():
@@ -102,17 +108,18 @@ class TorchEngine:
         return arrays
 
     def from_arrays(self, arrays: dict[str, np.ndarray]) -> State:
-        state = self.start({name: value for name, value in arrays.items() if "/" not in name})
         cfg = self.cfg.model
-        for name, parameter in adapter.trainable(state.model, cfg).items():
-            if f"step/{name}" in arrays:
-                state.step = int(arrays[f"step/{name}"])
-                kept = {m: torch.from_numpy(arrays[f"{m}/{name}"].copy()) for m in MOMENTS}
-                # AdamW keeps its step count on the CPU, the moments beside their parameter.
-                state.optimizer.state[parameter] = {
-                    moment: adapter.from_3_9(cfg, name, value).to(self._torch_device)
+        state = self.start({name: arrays[name] for name in parameter_shapes(cfg)})
+        state.step = int(arrays[UPDATES])
+        parameters = adapter.trainable(state.model, cfg)
+        for key, array in arrays.items():
+            moment, is_moment, name = key.partition("/")
+            if is_moment:
+                value = torch.from_numpy(array.copy())
+                # A count of steps stays on the CPU, moments are beside their parameter.
+                state.optimizer.state[parameters[name]][moment] = (
+                    adapter.from_3_9(cfg, name, value).to(self._torch_device)
                     if value.ndim
                     else value
-                    for moment, value in kept.items()
-                }
+                )
         return state

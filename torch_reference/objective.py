@@ -1,4 +1,4 @@
-"""The tutorial's loss and predictions, for any task: only the tokens that the task asks for."""
+"""The tutorial's loss and predictions, for any task."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ def predictions(
 def token_losses(
     logits: Float[Tensor, "batch n_predicted d_vocab_out"],
     targets: Int[Tensor, "batch n_predicted"],
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, "batch n_predicted"]:
     """Cross-entropy of each predicted token, in nats."""
-    return F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    return F.cross_entropy(
+        logits.transpose(1, 2), targets, reduction="none", label_smoothing=label_smoothing
+    )
 
 
 def mean_loss(
     model: Model,
     tokens: Int[Tensor, "batch seq"],
     predicted: Int[Tensor, " n_predicted"],
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """The training loss: mean cross-entropy over every predicted token of every example."""
-    return token_losses(*predictions(model, tokens, predicted)).mean()
+    return token_losses(*predictions(model, tokens, predicted), label_smoothing).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from revinc import TrainConfig, UserError
@@ -22,6 +23,7 @@ def train(
     init: StateDict | None = None,
     device: str | None = None,
     reporter: Reporter | None = None,
+    log: Sequence[str] = (),
 ) -> Run:
     """Train `cfg` on TransformerLens and write the run folder `out`.
 
@@ -31,9 +33,10 @@ def train(
         init: initial weights, instead of TransformerLens' own draw from ``cfg.init_seed``.
         device: a torch device; the GPU if there is one, by default.
         reporter: where progress is shown; silent by default.
+        log: where metrics go as well, "tensorboard" or "wandb", which need the extra ``tracking``.
 
     Raises:
-        UserError: if `out` or `device` can't be used, or `init` does not fit the config.
+        UserError: if `out`, `device` or `log` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
     out = Path(out)
@@ -51,6 +54,7 @@ def train(
         resume,
         overwrite,
         reporter or Reporter(quiet=True),
+        log,
     )
     return Run.load(out)
 

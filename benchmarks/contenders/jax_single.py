@@ -14,6 +14,7 @@ from jax_revinc.numerics import numerics
 from jax_revinc.optimizer import optimizer_numbers
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
+from revinc.objective import make_objective
 from revinc.weights import StateDict
 
 
@@ -37,10 +38,11 @@ class StepByStep:
         self.device = in_words(jax.local_devices()[0])
         self._cfg = cfg.model
         data = make_dataset(cfg)
-        adam, rates = optimizer_numbers(cfg)
+        objective = make_objective(cfg)
+        fixed, rates = optimizer_numbers(cfg)
 
         def step(state: State, tokens: jax.Array, rows: jax.Array) -> tuple[State, jax.Array]:
-            return update(cfg.model, adam, data.predicted, rates, state, tokens[rows])
+            return update(cfg.model, fixed, objective, rates, state, tokens[rows])
 
         self._step = jax.jit(step, donate_argnums=0)
         self._tokens = jnp.asarray(data.tokens)

@@ -13,10 +13,11 @@ from jaxtyping import Bool, Float, Int
 
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params, mean_loss, predictions, token_losses
-from jax_revinc.optimizer import Adam, Rates, make_optimizer, optimizer_numbers
+from jax_revinc.optimizer import Fixed, Rates, make_optimizer, optimizer_numbers
 from revinc import HookedTransformerConfig, TrainConfig
 from revinc.dataset import Dataset, make_dataset
 from revinc.engine import METRICS, chunk_capacity
+from revinc.objective import Objective, make_objective
 from revinc.weights import StateDict, parameter_shapes
 
 State = tuple[Params, optax.OptState]
@@ -38,13 +39,14 @@ class XlaEngine:
         self.identity = identity_on(device)
         self.device = in_words(device)
         self._data = make_dataset(train_cfg)
-        self._adam, self._rates = optimizer_numbers(train_cfg)
+        self._objective = make_objective(train_cfg)
+        self._fixed, self._rates = optimizer_numbers(train_cfg)
         self._capacity = chunk_capacity(train_cfg)
 
     @with_numerics
     def start(self, weights: StateDict) -> State:
         params = {name: jnp.asarray(weight) for name, weight in weights.items()}
-        return params, jax.jit(make_optimizer(self._adam, self._rates).init)(params)
+        return params, jax.jit(make_optimizer(self._fixed, self._rates).init)(params)
 
     @with_numerics
     def advance(
@@ -54,8 +56,8 @@ class XlaEngine:
         tokens, rows = self._data.examples(padded(batches, self._capacity))
         state, losses = advance(
             self.cfg,
-            self._adam,
-            self._data.predicted,
+            self._fixed,
+            self._objective,
             jax.tree.map(lambda rate: jnp.asarray(rate, self.cfg.dtype), self._rates),
             state,
             tokens,
@@ -84,7 +86,7 @@ class XlaEngine:
             name: jax.ShapeDtypeStruct(shape, self.cfg.dtype)
             for name, shape in parameter_shapes(self.cfg).items()
         }
-        template = (shapes, jax.eval_shape(make_optimizer(self._adam, self._rates).init, shapes))
+        template = (shapes, jax.eval_shape(make_optimizer(self._fixed, self._rates).init, shapes))
         return jax.tree_util.tree_map_with_path(
             lambda path, _: jnp.asarray(arrays[jax.tree_util.keystr(path)]), template
         )
@@ -116,26 +118,26 @@ def in_words(device: jax.Device) -> str:
 
 def update(
     cfg: HookedTransformerConfig,
-    adam: Adam,
-    predicted: tuple[int, ...],
+    fixed: Fixed,
+    objective: Objective,
     rates: Rates,
     state: State,
     batch: Int[Array, "batch seq"],
 ) -> tuple[State, Float[Array, ""]]:
     """One training step on the sequences of `batch`, and their mean loss before it."""
     params, opt_state = state
-    loss, grads = jax.value_and_grad(lambda params: mean_loss(cfg, params, batch, predicted))(
+    loss, grads = jax.value_and_grad(lambda params: mean_loss(cfg, params, batch, objective))(
         params
     )
-    updates, opt_state = make_optimizer(adam, rates).update(grads, opt_state, params)
+    updates, opt_state = make_optimizer(fixed, rates).update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
 
-@partial(jax.jit, static_argnames=("cfg", "adam", "predicted"))
+@partial(jax.jit, static_argnames=("cfg", "fixed", "objective"))
 def advance(
     cfg: HookedTransformerConfig,
-    adam: Adam,
-    predicted: tuple[int, ...],
+    fixed: Fixed,
+    objective: Objective,
     rates: Rates,
     state: State,
     tokens: Int[Array, "n_sequences seq"],
@@ -146,7 +148,7 @@ def advance(
 
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        state, loss = update(cfg, adam, predicted, rates, state, tokens[batches[i]])
+        state, loss = update(cfg, fixed, objective, rates, state, tokens[batches[i]])
         return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(batches), cfg.dtype)

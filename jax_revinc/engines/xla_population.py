@@ -23,10 +23,11 @@ from jax_revinc.engines.xla import (
 )
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params
-from jax_revinc.optimizer import Adam, Rates, make_optimizer, optimizer_numbers
+from jax_revinc.optimizer import Fixed, Rates, make_optimizer, optimizer_numbers
 from revinc import HookedTransformerConfig, TrainConfig
 from revinc.dataset import Dataset, make_dataset
 from revinc.engine import chunk_capacity
+from revinc.objective import Objective, make_objective
 from revinc.validation import require_int
 from revinc.weights import StateDict, parameter_shapes
 
@@ -75,10 +76,11 @@ class XlaPopulation:
         self.identity = {**identity_on(device), "width": str(width)}
         self.device = in_words(device)
         self._device = device
-        self._adam, _ = optimizer_numbers(cfg)
+        self._fixed, _ = optimizer_numbers(cfg)
         self._capacity = chunk_capacity(cfg)
         self._data = make_dataset(cfg)
         self._is_drawn = cfg.task.is_drawn
+        self._objective = make_objective(cfg)
 
     @with_numerics
     def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Running:
@@ -89,7 +91,7 @@ class XlaPopulation:
         tokens = self._tokens_of([data.tokens for data in each_data])
         params = {name: weights[name] for name in parameter_shapes(self.cfg)}
         rates, masks, params = jax.tree.map(self._filled_up, (rates, masks, params))
-        return Running(each_data, rates, tokens, masks, start_all(self._adam, rates, params))
+        return Running(each_data, rates, tokens, masks, start_all(self._fixed, rates, params))
 
     @with_numerics
     def advance(
@@ -100,8 +102,8 @@ class XlaPopulation:
         tokens, rows = zip(*(data.examples(of_run) for data, of_run in each), strict=True)
         state, losses = advance_all(
             self.cfg,
-            self._adam,
-            self._data.predicted,
+            self._fixed,
+            self._objective,
             running.rates,
             running.state,
             self._tokens_of(tokens),
@@ -134,17 +136,17 @@ class XlaPopulation:
         return jax.device_put(of_models[places], self._device)
 
 
-@partial(jax.jit, static_argnames="adam")
-def start_all(adam: Adam, rates: Rates, params: Params) -> State:
+@partial(jax.jit, static_argnames="fixed")
+def start_all(fixed: Fixed, rates: Rates, params: Params) -> State:
     """The parameters and the optimizer's state of every model before the first update."""
-    return params, jax.vmap(lambda r, p: make_optimizer(adam, r).init(p))(rates, params)
+    return params, jax.vmap(lambda r, p: make_optimizer(fixed, r).init(p))(rates, params)
 
 
-@partial(jax.jit, static_argnames=("cfg", "adam", "predicted"), donate_argnames="state")
+@partial(jax.jit, static_argnames=("cfg", "fixed", "objective"), donate_argnames="state")
 def advance_all(
     cfg: HookedTransformerConfig,
-    adam: Adam,
-    predicted: tuple[int, ...],
+    fixed: Fixed,
+    objective: Objective,
     rates: Rates,
     state: State,
     tokens: Int[Array, "*models n_sequences seq"],
@@ -153,7 +155,7 @@ def advance_all(
 ) -> tuple[State, Float[Array, "models capacity"]]:
     """`advance` for every model."""
     axes = (0, 0, model_axis(tokens), 0, None)
-    return jax.vmap(partial(advance, cfg, adam, predicted), in_axes=axes)(
+    return jax.vmap(partial(advance, cfg, fixed, objective), in_axes=axes)(
         rates, state, tokens, batches, n_steps
     )
 

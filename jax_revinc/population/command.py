@@ -23,8 +23,10 @@ from revinc.sweep import IDENTITY, sweep
 def population_command(args: argparse.Namespace) -> None:
     store = resumed(args)
     axes = {name: values for name, values in vars(args).items() if name in IDENTITY}
-    for name in axes:
+    for name, values in axes.items():
         delattr(args, name)
+        if len(values) == 1:  # then it is the recipe's, for which the default may not do
+            setattr(args, name, values[0])
     cfg = config_from_flags(args)
     if store and not axes and args.seeds is None:
         models = store.models

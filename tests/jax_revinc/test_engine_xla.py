@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jax_revinc import HookedTransformer, numerics
-from jax_revinc.engines import XlaEngine
+from jax_revinc.engines import XlaEngine, XlaPopulation
 from jax_revinc.engines.xla import advance
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset
@@ -115,6 +115,47 @@ def test_a_state_goes_through_arrays_and_a_file_and_on_without_a_change(
     restored_on, restored_losses = engine.advance(restored, batches[30:50])
     assert same_bits(engine.to_arrays(restored_on), engine.to_arrays(on))
     assert losses.tobytes() == restored_losses.tobytes()
+
+
+OTHER_RECIPES = [
+    {"optimizer": "lion", "lr_schedule": "linear", "label_smoothing": 0.1, "loss_on": "all"},
+    {"optimizer": "sgd", "momentum": 0.9, "warmup_steps": 9, "clip_grad_norm": 0.5},
+    {"optimizer": "rmsprop", "lr_schedule": "cosine"},
+    {"optimizer": "nadamw", "clip_grad_norm": 1.0},
+    {"optimizer": "adam", "warmup_steps": 25},
+]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        OTHER_RECIPES[0],
+        *(pytest.param(other, marks=pytest.mark.slow) for other in OTHER_RECIPES[1:]),
+    ],
+    ids=str,
+)
+def test_other_recipes_learn_resume_and_run_side_by_side_as_one(
+    tutorial, random_weights, batches, changes
+):
+    model = tutorial.model.replace(n_layers=1, attn_only=True, dtype="float64")
+    cfg = dataclasses.replace(tutorial, model=model, weight_decay=0.0, lr=1e-2, **changes)
+    weights = {name: w / 4 for name, w in random_weights(cfg.model).items()}
+    engine = XlaEngine(cfg)
+    whole, losses = engine.advance(engine.start(weights), batches[:60])
+    assert losses[:10].mean() - losses[-10:].mean() > 0.05, "it learns"
+
+    half, _ = engine.advance(engine.start(weights), batches[:20])
+    resumed = engine.from_arrays(engine.to_arrays(half))
+    resumed, rest = engine.advance(resumed, batches[20:60])
+    assert same_bits(engine.to_arrays(resumed), engine.to_arrays(whole))
+    assert rest.tobytes() == losses[20:].tobytes()
+
+    population = XlaPopulation(cfg, width=2)
+    runs = [dataclasses.replace(cfg, lr=0.5), cfg]
+    both = {name: np.stack([w, w]) for name, w in weights.items()}
+    _, side_by_side = population.advance(population.start(runs, both), np.stack([batches[:60]] * 2))
+    np.testing.assert_allclose(side_by_side[1, :20], losses[:20], rtol=1e-8)
+    assert not np.allclose(side_by_side[0, :20], losses[:20], rtol=1e-3)
 
 
 def test_arrays_stay_as_they_were_when_the_run_goes_on(engine, start, batches):

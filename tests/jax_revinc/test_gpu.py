@@ -9,6 +9,7 @@ from jax_revinc.engines.xla import XlaEngine, advance, count
 from jax_revinc.optimizer import optimizer_numbers
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset
+from revinc.objective import make_objective
 from revinc.schedule import draw_batches
 
 CFG = TrainConfig(steps=200)
@@ -17,12 +18,12 @@ CFG = TrainConfig(steps=200)
 @pytest.fixture(scope="module")
 def lower():
     """A function that lowers the training loop for a platform."""
-    data, (adam, rates) = make_dataset(CFG), optimizer_numbers(CFG)
+    data, (fixed, rates) = make_dataset(CFG), optimizer_numbers(CFG)
     batches = draw_batches(0, data.train_rows, CFG.batch_size, 0, 100)
     with numerics(CFG.model):
         state = XlaEngine(CFG).start(draw_weights(CFG))
         traced = advance.trace(
-            CFG.model, adam, data.predicted, rates, state, data.tokens, batches, 100
+            CFG.model, fixed, make_objective(CFG), rates, state, data.tokens, batches, 100
         )
     return lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
 

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
 from jax_revinc import numerics
 from jax_revinc.objective import mean_loss, predictions, token_losses
+from revinc.objective import Objective, make_objective
+
+OBJECTIVE = Objective((5, 6, 7, 8))
 
 
 def test_the_loss_is_the_mean_cross_entropy_of_the_output_tokens(tutorial, model64, random_weights):
@@ -17,7 +22,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_output_tokens(tutorial, model
         for position in (5, 6, 7, 8)
     ]
     with numerics(model64.cfg):
-        loss = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), (5, 6, 7, 8))
+        loss = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), OBJECTIVE)
     assert loss.dtype == np.float64
     assert float(loss) == pytest.approx(np.mean(losses), rel=1e-13)
 
@@ -43,3 +48,49 @@ def test_huge_logits_give_finite_losses():
     logits = np.array([[[1e4, 0.0, -1e4]]], np.float32)
     assert float(token_losses(logits, np.array([[0]]))[0, 0]) == 0
     assert float(token_losses(logits, np.array([[1]]))[0, 0]) == 1e4
+
+
+def test_smoothed_losses_are_those_against_smoothed_labels():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(2, 3, 5)), rng.integers(0, 5, (2, 3))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    labels = 0.9 * np.eye(5)[targets] + 0.1 / 5
+    with jax.enable_x64():
+        losses = token_losses(jax.numpy.asarray(logits), targets, 0.1)
+    np.testing.assert_allclose(losses, -(labels * log_probs).sum(-1), rtol=1e-13)
+
+
+def test_smoothing_is_torchs():
+    torch = pytest.importorskip("torch")
+    from torch_reference.objective import token_losses as torch_losses
+
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(size=(2, 3, 5)), rng.integers(0, 5, (2, 3))
+    for smoothing in (0.0, 0.3):
+        with jax.enable_x64():
+            ours = token_losses(jax.numpy.asarray(logits), targets, smoothing)
+        theirs = torch_losses(torch.tensor(logits), torch.tensor(targets), smoothing)
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-13)
+
+
+def test_without_smoothing_the_program_is_the_one_that_knows_of_none(tutorial):
+    def lowered(*smoothing):
+        logits = jax.ShapeDtypeStruct((2, 3, 5), np.float32)
+        targets = jax.ShapeDtypeStruct((2, 3), np.int32)
+        return jax.jit(lambda x, y: token_losses(x, y, *smoothing)).lower(logits, targets).as_text()
+
+    assert lowered(0.0) == lowered()
+    assert lowered(0.1) != lowered()
+
+
+def test_the_loss_on_all_tokens_is_the_models_own(tutorial, model64):
+    cfg = dataclasses.replace(
+        tutorial, model=model64.cfg.replace(n_ctx=10), loss_on="all", batch_size=8
+    )
+    objective = make_objective(cfg)
+    assert objective.predicted == tuple(range(1, 9))
+    sequences = tutorial.task.sequences()
+    with numerics(model64.cfg):
+        ours = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), objective)
+        theirs = model64(sequences, return_type="loss")
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-13)

@@ -92,6 +92,15 @@ def test_resume_needs_no_flags_but_the_store(run_cli, whole, tmp_path):
     )
 
 
+def test_an_axis_of_one_value_belongs_to_the_recipe(run_cli, tmp_path):
+    flags = ["--out", tmp_path / "new", "--seeds", "1", "--optimizer", "sgd"]
+    refused = run_cli(*flags, "--weight-decay", "0.1")
+    assert (refused.status, len(refused.err)) == (2, 1)
+    assert "optimizer='sgd' takes no weight_decay" in refused.err[0]
+    accepted = run_cli(*flags, "--weight-decay", "0", "--width", "0")
+    assert accepted.err == ["jax-revinc: width must be at least 1, not 0"]
+
+
 def test_help_lists_every_flag(run_cli):
     outcome = run_cli("--help")
     assert (outcome.status, outcome.err) == (0, [])

@@ -102,16 +102,19 @@ def conversion(
 
 VARIANCE = "(x**2).mean(-1, keepdims=True)"
 SCALE = f"jnp.sqrt({VARIANCE} + self.eps)"
-NUMBERS = "adam.b1, adam.b2, adam.eps"
-ADAMW = f"optax.adamw(lr, {NUMBERS}, weight_decay=rates.weight_decay)"
+NUMBERS = "x.b1, x.b2, x.eps"
+ADAMW = f"optax.adamw(lr, {NUMBERS}, weight_decay=wd)"
 
 
-def wrapped(gradient: str = "g", state: str = "s") -> str:
-    """Our optimizer, given something else for the gradient or for its state."""
-    return (
-        f"inner = {ADAMW}\n"
-        f"    return optax.GradientTransformation(inner.init, lambda g, s, p: inner.update({gradient}, {state}, p))"
-    )
+def adamw(numbers: str = NUMBERS, weight_decay: str = "wd") -> str:
+    """Our optimizer with other numbers."""
+    return f"optax.adamw(lr, {numbers}, weight_decay={weight_decay})"
+
+
+def wrapped(optimizer: str = ADAMW, gradient: str = "g", state: str = "s") -> str:
+    """An optimizer, given something else for the gradient or for its state."""
+    update = f"lambda g, s, p: inner.update({gradient}, {state}, p)"
+    return f"(lambda inner: optax.GradientTransformation(inner.init, {update}))({optimizer})"
 
 
 GELU = MODEL.replace(act_fn="gelu")
@@ -449,37 +452,40 @@ MUTANTS = [
     adam("no weight decay", ADAMW, f"optax.adam(lr, {NUMBERS})", L4="param"),
     adam(
         "weight decay coupled (L2)",
-        f"return {ADAMW}",
-        wrapped(gradient="optax.tree.add_scale(g, rates.weight_decay, p)").replace(
-            "=rates.weight_decay)\n", "=0.0)\n"
-        ),
+        ADAMW,
+        wrapped(adamw(weight_decay="0.0"), gradient="optax.tree.add_scale(g, wd, p)"),
         L4="param",
     ),
-    adam("optax's default weight decay", "=rates.weight_decay", "=1e-4", L4="param"),
+    adam("optax's default weight decay", ADAMW, adamw(weight_decay="1e-4"), L4="param"),
     adam(
         "weight decay not times the learning rate",
-        "=rates.weight_decay",
-        "=rates.weight_decay / rates.lr",
+        ADAMW,
+        adamw(weight_decay="wd / lr"),
         L4="param",
     ),
-    adam("epsilon inside its root", NUMBERS, "adam.b1, adam.b2, 0.0, adam.eps", L4="param"),
-    adam("epsilon of 1e-6", NUMBERS, "adam.b1, adam.b2, 1e-6", L4="param"),
+    adam("epsilon inside its root", ADAMW, adamw("x.b1, x.b2, 0.0, x.eps"), L4="param"),
+    adam("epsilon of 1e-6", ADAMW, adamw("x.b1, x.b2, 1e-6"), L4="param"),
     adam(
         "no bias correction",
-        f"return {ADAMW}",
+        ADAMW,
         wrapped(state="(s[0]._replace(count=s[0].count + 10**6), *s[1:])"),
         L4="param",
     ),
     adam(
         "bias correction one step ahead",
-        f"return {ADAMW}",
+        ADAMW,
         wrapped(state="(s[0]._replace(count=s[0].count + 1), *s[1:])"),
         L4="param",
     ),
-    adam("b2 of 0.99", NUMBERS, "adam.b1, 0.99, adam.eps", L4="exp_avg_sq"),
-    adam("betas swapped", NUMBERS, "adam.b2, adam.b1, adam.eps", L4="exp_avg"),
-    adam("Nesterov", NUMBERS, f"{NUMBERS}, nesterov=True", L4="param"),
-    adam("first moment kept in float32", NUMBERS, f"{NUMBERS}, mu_dtype='float32'", L4="exp_avg"),
+    adam("b2 of 0.99", ADAMW, adamw("x.b1, 0.99, x.eps"), L4="exp_avg_sq"),
+    adam("betas swapped", ADAMW, adamw("x.b2, x.b1, x.eps"), L4="exp_avg"),
+    adam("Nesterov", ADAMW, adamw(f"{NUMBERS}, nesterov=True"), L4="param"),
+    adam(
+        "first moment kept in float32",
+        ADAMW,
+        adamw(f"{NUMBERS}, mu_dtype='float32'"),
+        L4="exp_avg",
+    ),
     adam("learning rate off by 1e-9 of itself", "rates.lr", "rates.lr * (1 + 1e-9)", L4="param"),
     adam(
         "a learning rate that decays",
@@ -490,21 +496,23 @@ MUTANTS = [
     # training
     adam(
         "weight decay on matrices only",
-        NUMBERS,
-        NUMBERS
-        + ", mask=lambda ps: {n: p.ndim > 1 for n, p in ps.items()} if isinstance(ps, dict) else True",
+        ADAMW,
+        adamw(
+            NUMBERS
+            + ", mask=lambda ps: {n: p.ndim > 1 for n, p in ps.items()} if isinstance(ps, dict) else True"
+        ),
         L5="blocks.0.ln1.w",
     ),
     step(
         "optimizer state forgotten at every step",
         ".update(grads, opt_state, params)",
-        ".update(grads, make_optimizer(adam, rates).init(params), params)",
+        ".update(grads, make_optimizer(fixed, rates).init(params), params)",
         L5="embed.W_E",
     ),
     step(
         "gradients computed in float32",
-        "mean_loss(cfg, params, batch, predicted)",
-        "mean_loss(cfg.replace(dtype='float32'), params, batch, predicted)",
+        "mean_loss(cfg, params, batch, objective)",
+        "mean_loss(cfg.replace(dtype='float32'), params, batch, objective)",
         L5="embed.W_E",
     ),
     training_loss(

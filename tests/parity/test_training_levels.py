@@ -6,62 +6,107 @@ import numpy as np
 import optax
 import pytest
 
-from jax_revinc import TrainConfig
+from jax_revinc import TrainConfig, UserError
 from parity import training_levels
+from parity.check import applicable_levels
 from parity.training_levels import check_every_step, check_optimizer
 from revinc.dataset import ListedDataset
+from revinc.objective import Objective
 from revinc.tasks import Copy
 from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=40)
 
 
+NO_DECAY = {"weight_decay": 0.0}
+
+RECIPES = [
+    {},
+    {"lr": 0.3, "weight_decay": 0.5},
+    {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
+    {"lr_schedule": "cosine", "warmup_steps": 10},
+    {"lr_schedule": "linear", "clip_grad_norm": 0.5, "loss_on": "all", "label_smoothing": 0.1},
+    {"optimizer": "adam", "clip_grad_norm": 0.1, **NO_DECAY},
+    {"optimizer": "rmsprop", "b2": 0.9, "label_smoothing": 0.2, **NO_DECAY},
+    {"optimizer": "sgd", "lr": 0.1, "loss_on": "all", **NO_DECAY},
+    {"optimizer": "sgd", "momentum": 0.9, "warmup_steps": 10, **NO_DECAY},
+]
+KEPT = {"adamw": 2, "adam": 2, "rmsprop": 1, "sgd": 0}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("changes", RECIPES, ids=str)
+def test_one_step_of_the_optimizer_passes(dtype, changes):
+    cfg = replace(CFG, **changes)
+    level = check_optimizer(cfg, dtype)
+    assert level.passed, level.failures
+    n_moments = 1 if cfg.momentum else KEPT[cfg.optimizer]
+    assert len(level.rows) == 4 * (1 + n_moments)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
-        {"lr": 0.3, "weight_decay": 0.5},
-        {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
-        {"lr_schedule": "cosine", "steps": 2000},
+        changes if fast else pytest.param(changes, marks=pytest.mark.slow)
+        for changes, fast in zip(RECIPES[3:], (0, 1, 0, 0, 0, 0), strict=True)
     ],
+    ids=str,
 )
-def test_one_step_of_adamw_passes(dtype, changes):
-    level = check_optimizer(replace(CFG, **changes), dtype)
+def test_every_step_of_a_run_passes_with_other_recipes(changes):
+    model = CFG.model.replace(n_layers=1)
+    level = check_every_step(replace(CFG, model=model, **changes))
     assert level.passed, level.failures
-    assert len(level.rows) == 12
+
+
+@pytest.mark.slow
+def test_every_step_leaves_alone_what_has_no_effect():
+    model = CFG.model.replace(positional_embedding_type="alibi", n_layers=1)
+    cfg = replace(CFG, model=model, weight_decay=0.5)
+    level = check_every_step(cfg)
+    assert level.passed, level.failures
+    (row,) = [row for row in level.rows if row.name == "pos_embed.W_pos"]
+    assert row.error == 0
+
+
+def test_an_optimizer_that_torch_lacks_is_named():
+    cfg = replace(CFG, optimizer="lion")
+    for judge in (check_every_step, lambda cfg: check_optimizer(cfg, "float64")):
+        with pytest.raises(UserError, match="optimizer='lion' has no counterpart in torch"):
+            judge(cfg)
+    assert applicable_levels(cfg) == ["L0", "L1", "L2", "L3"]
+    assert applicable_levels(CFG)[:7] == [f"L{level}" for level in range(7)]
 
 
 def adamw(**changes):
     """Our optimizer with something else in place of what torch does."""
-    return lambda adam, rates: optax.adamw(
+    return lambda fixed, rates: optax.adamw(
         **{
             "learning_rate": rates.lr,
-            "b1": adam.b1,
-            "b2": adam.b2,
-            "eps": adam.eps,
+            "b1": fixed.b1,
+            "b2": fixed.b2,
+            "eps": fixed.eps,
             "weight_decay": rates.weight_decay,
         }
         | changes
     )
 
 
-def coupled(adam, rates):
+def coupled(fixed, rates):
     """Weight decay as part of the gradient: Adam with an L2 penalty."""
-    inner = optax.adamw(rates.lr, adam.b1, adam.b2, adam.eps, weight_decay=0.0)
+    inner = optax.adamw(rates.lr, fixed.b1, fixed.b2, fixed.eps, weight_decay=0.0)
 
     def update(gradient, state, param):
-        return inner.update(gradient + rates.weight_decay * param, state, param)
+        return inner.update(optax.tree.add_scale(gradient, rates.weight_decay, param), state, param)
 
     return optax.GradientTransformation(inner.init, update)
 
 
 MUTANTS = {
     "optax's default weight decay": adamw(weight_decay=1e-4),
-    "no weight decay": lambda adam, rates: optax.adam(rates.lr, adam.b1, adam.b2, adam.eps),
+    "no weight decay": lambda fixed, rates: optax.adam(rates.lr, fixed.b1, fixed.b2, fixed.eps),
     "coupled weight decay": coupled,
-    "epsilon inside the root": lambda adam, rates: optax.adamw(
-        rates.lr, adam.b1, adam.b2, 0.0, adam.eps, weight_decay=rates.weight_decay
+    "epsilon inside the root": lambda fixed, rates: optax.adamw(
+        rates.lr, fixed.b1, fixed.b2, 0.0, fixed.eps, weight_decay=rates.weight_decay
     ),
     "another b2": adamw(b2=0.99),
     "Nesterov momentum": adamw(nesterov=True),
@@ -116,8 +161,8 @@ def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
 def test_a_loss_on_all_positions_fails(walk, monkeypatch):
     update = training_levels.update
 
-    def on_all_positions(cfg, adam, predicted, *rest):
-        return update(cfg, adam, tuple(range(1, 9)), *rest)
+    def on_all_positions(cfg, fixed, objective, *rest):
+        return update(cfg, fixed, Objective(tuple(range(1, 9))), *rest)
 
     monkeypatch.setattr(training_levels, "update", on_all_positions)
     assert len(walk().failures) > 90

@@ -104,7 +104,7 @@ def open_writer(tmp_path, cfg, weights):
 def train(cfg, weights, tmp_path):
     """A function that trains `cfg` in a folder of `tmp_path`, with an `AddingEngine` by default."""
 
-    def train_(folder, engine=None, reporter=None, resume=False, overwrite=False):
+    def train_(folder, engine=None, reporter=None, resume=False, overwrite=False, log=()):
         run_training(
             cfg,
             engine or AddingEngine(),
@@ -114,6 +114,7 @@ def train(cfg, weights, tmp_path):
             resume,
             overwrite,
             reporter or Reporter(quiet=True),
+            log,
         )
         return Run.load(tmp_path / folder)
 

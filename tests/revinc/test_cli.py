@@ -40,6 +40,15 @@ def test_without_flags_the_preset_stands(parse, tutorial):
         ("--lr 1e-3 --steps 50 --eval-every 7", {"lr": 1e-3, "steps": 50, "eval_every": 7}),
         ("--batch-size 8 --weight-decay 0", {"batch_size": 8, "weight_decay": 0.0}),
         ("--b1 0.8 --b2 0.9 --adam-eps 1e-6", {"b1": 0.8, "b2": 0.9, "adam_eps": 1e-6}),
+        (
+            "--optimizer rmsprop --weight-decay 0 --clip-grad-norm 2 --warmup-steps 9",
+            {"optimizer": "rmsprop", "weight_decay": 0.0, "clip_grad_norm": 2.0, "warmup_steps": 9},
+        ),
+        ("--clip-grad-norm none --loss-on all", {"loss_on": "all"}),
+        (
+            "--lr-schedule linear --label-smoothing 0.1",
+            {"lr_schedule": "linear", "label_smoothing": 0.1},
+        ),
         ("--split random --train-fraction 0.5", {"split": "random", "train_fraction": 0.5}),
         ("--snapshots 250 10 10", {"snapshots": (10, 250)}),
         ("--snapshots every:2000", {"snapshots": (0, 2000, 4000)}),

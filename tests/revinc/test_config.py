@@ -4,12 +4,14 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revinc import HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
+from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 from revinc.config import differences
+from revinc.optimization import OPTIMIZERS
 
 SHAPE = {"n_layers": 2, "d_model": 8, "d_head": 4, "n_ctx": 9, "d_vocab": 5}
 SIZES = (*SHAPE, "n_heads", "d_mlp", "d_vocab_out")
@@ -35,7 +37,16 @@ BAD_MODEL_FIELDS = [
 BAD_TRAIN_FIELDS = [
     *[(size, value) for size in ("steps", "batch_size", "eval_every") for value in BAD_SIZES],
     *[(rate, value) for rate in ("lr", "weight_decay", "adam_eps") for value in BAD_NUMBERS],
-    *[(decay, value) for decay in ("b1", "b2") for value in (*BAD_NUMBERS, 1, 1.5)],
+    *[
+        (share, value)
+        for share in ("b1", "b2", "momentum", "label_smoothing")
+        for value in (*BAD_NUMBERS, 1, 1.5)
+    ],
+    *[("clip_grad_norm", value) for value in (0.0, *BAD_NUMBERS) if value is not None],
+    *[("warmup_steps", value) for value in (-1, 4000, 1.0, True, None)],
+    *[("optimizer", value) for value in ("AdamW", "adam_w", "", None, 1)],
+    *[("lr_schedule", value) for value in ("Cosine", "exponential", None)],
+    *[("loss_on", value) for value in ("answers", "", None, True)],
     *[
         (seed, value)
         for seed in ("init_seed", "data_seed", "split_seed")
@@ -80,6 +91,11 @@ TRAIN_CONFIGS = st.builds(
     split=st.sampled_from(["prefix", "random"]),
     batch_size=st.integers(1, 20),
     lr=st.floats(0, 10),
+    optimizer=st.sampled_from(["adamw", "nadamw"]),
+    lr_schedule=st.sampled_from(["constant", "cosine", "linear"]),
+    warmup_steps=st.integers(0, 3999),
+    clip_grad_norm=st.none() | st.floats(1e-3, 10),
+    label_smoothing=st.floats(0, 0.9),
     snapshots=st.lists(st.integers(0, 4000), max_size=4).map(tuple),
     data_seed=st.integers(0, 2**32 - 1),
 )
@@ -214,3 +230,36 @@ def test_numpy_integers_are_seeds_too():
     cfg = TrainConfig().with_seed(np.int64(3))
     assert cfg == TrainConfig().with_seed(3)
     assert type(cfg.init_seed) is int
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("field", ["weight_decay", "b1", "b2", "adam_eps", "momentum"])
+def test_what_an_optimizer_does_not_take_is_refused_by_name(optimizer, field):
+    plain = TrainConfig(optimizer=optimizer, weight_decay=0.0)
+    if field in OPTIMIZERS[optimizer]:
+        assert getattr(dataclasses.replace(plain, **{field: 0.5}), field) == 0.5
+    else:
+        with pytest.raises(UserError, match=rf"'{optimizer}' takes no {field}.*set {field} to"):
+            dataclasses.replace(plain, **{field: 0.5})
+
+
+def test_the_default_weight_decay_is_refused_where_there_is_none():
+    with pytest.raises(UserError, match=r"optimizer='sgd' takes no weight_decay .*set .* to 0$"):
+        TrainConfig(optimizer="sgd")
+
+
+def test_a_rate_rises_and_falls_as_the_schedule_says():
+    cfg = TrainConfig(steps=10, lr=0.5, lr_schedule="linear", warmup_steps=5)
+    rates = [cfg.learning_rate(step) for step in range(12)]
+    np.testing.assert_allclose(
+        rates, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0], atol=1e-15
+    )
+    constant = dataclasses.replace(cfg, lr_schedule="constant")
+    assert [constant.learning_rate(step) for step in (4, 5, 9)] == [0.4, 0.5, 0.5]
+
+
+def test_the_loss_on_all_tokens_needs_outputs_for_all(tutorial):
+    assert tutorial.trained_positions == (5, 6, 7, 8)
+    assert dataclasses.replace(tutorial, loss_on="all").trained_positions == tuple(range(1, 9))
+    with pytest.raises(UserError, match=r"d_vocab_out=113 .*at least 114"):
+        dataclasses.replace(PRESETS["grokking"], loss_on="all")

@@ -109,7 +109,7 @@ def replace_by_a_later_versions(file, outcomes):
     class Later:
         def to_dict(self):
             config = outcomes.config.to_dict()
-            return config | {"train": config["train"] | {"momentum": 0.5}}
+            return config | {"train": config["train"] | {"lookahead": 0.5}}
 
     dataclasses.replace(outcomes, config=Later()).save(file)
 
@@ -122,7 +122,7 @@ DAMAGES = {
     make_folder: "directory",
     replace_by_another_programs: "it lacks config, made_by",
     lose_a_column: "it lacks train_loss",
-    replace_by_a_later_versions: "no field 'momentum'",
+    replace_by_a_later_versions: "no field 'lookahead'",
 }
 
 

@@ -1,5 +1,6 @@
 """The torch engine keeps the engine's contract, and is the tutorial's program."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -8,11 +9,12 @@ import torch
 import torch.nn.functional as F
 import transformer_lens
 
-from revinc import TrainConfig
+from revinc import TrainConfig, UserError
 from revinc.dataset import make_dataset
 from revinc.schedule import draw_batches
-from torch_reference import TorchEngine, adapter
+from torch_reference import TorchEngine, adapter, train
 from torch_reference.installed import WORLD
+from torch_reference.optimizer import clip_gradients
 
 needs_3_9 = pytest.mark.skipif(WORLD != "3.9", reason="TransformerLens 3.9 is not installed")
 
@@ -109,6 +111,46 @@ def test_a_state_survives_as_arrays_bit_for_bit(engine, initial_weights, batches
     np.testing.assert_array_equal(np.concatenate([first, second]), losses)
     for name, array in engine.to_arrays(straight).items():
         np.testing.assert_array_equal(engine.to_arrays(resumed)[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "sgd", "momentum": 0.9, "warmup_steps": 9, "clip_grad_norm": 0.5},
+        {"optimizer": "sgd", "lr_schedule": "linear"},
+        {"optimizer": "rmsprop", "label_smoothing": 0.1, "loss_on": "all"},
+    ],
+    ids=str,
+)
+def test_a_state_of_another_optimizer_survives_too(initial_weights, batches, changes):
+    engine = TorchEngine(dataclasses.replace(CFG, weight_decay=0.0, **changes), "cpu")
+    straight, losses = engine.advance(engine.start(initial_weights), batches[:20])
+    half, _ = engine.advance(engine.start(initial_weights), batches[:13])
+    resumed, rest = engine.advance(engine.from_arrays(engine.to_arrays(half)), batches[13:20])
+    np.testing.assert_array_equal(rest, losses[13:])
+    for name, array in engine.to_arrays(straight).items():
+        np.testing.assert_array_equal(engine.to_arrays(resumed)[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", ["lion", "nadamw"])
+def test_an_optimizer_that_torch_lacks_is_refused_by_name(optimizer, tmp_path):
+    cfg = dataclasses.replace(CFG, optimizer=optimizer)
+    with pytest.raises(UserError, match=f"optimizer='{optimizer}' has no counterpart in torch"):
+        train(cfg, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_clipping_scales_all_gradients_to_the_norm_and_leaves_shorter_ones():
+    parameters = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True)]
+    given = [torch.tensor([3.0, 0, 0]), torch.tensor([0, 4.0])]
+    unused = torch.zeros(1, requires_grad=True)
+    for largest, expected in [(6.0, 5.0), (2.0, 2.0)]:
+        for parameter, gradient in zip(parameters, given, strict=True):
+            parameter.grad = gradient.clone()
+        clip_gradients([*parameters, unused], largest)
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        assert float(norm) == pytest.approx(expected)
+        assert float(parameters[0].grad[0] / parameters[1].grad[1]) == pytest.approx(0.75)
 
 
 def test_weights_are_copies_and_hold_no_buffers(engine, initial_weights, batches):

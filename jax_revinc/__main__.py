@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 
+from jax_revinc.analysis.claims import why_none
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
@@ -22,6 +23,7 @@ from jax_revinc.training import Run, train
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
+from revinc.recipe_parser import RecipeParser
 from revinc.validation import require_index
 
 
@@ -81,7 +83,7 @@ def inspect_command(args: argparse.Namespace) -> None:
             console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
     for layer in () if args.hook or cfg.attn_only else layers:
         console.print(*weight_tables(model, layer), sep="\n")
-    for table in (["claims"] if task.sources else []) if args.tables is None else args.tables:
+    for table in ([] if why_none(task) else ["claims"]) if args.tables is None else args.tables:
         console.print(f"\n[bold]{table}")
         console.print(*TABLES[table](model, task), sep="\n")
 
@@ -95,7 +97,7 @@ def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jax-revinc", description=__doc__)
+    parser = RecipeParser(prog="jax-revinc", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
     training = commands.add_parser("train", help="train a model and write a run folder")

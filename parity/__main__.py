@@ -14,8 +14,9 @@ from parity.check import check
 from parity.levels import TITLES
 from parity.page import write_page
 from revinc import PRESETS, UserError
-from revinc.cli import DEFAULT_PRESET, run_command
+from revinc.cli import run_command
 from revinc.model_config import DTYPES
+from revinc.recipe_parser import DEFAULT_PRESET
 from torch_reference.installed import MODULES, VERSION, WORLD
 
 JSON = "parity.json"

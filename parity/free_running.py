@@ -41,7 +41,6 @@ from parity.training_levels import in_float64
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.objective import make_objective
-from revinc.schedule import draw_batches
 from revinc.weights import StateDict
 from torch_reference import TorchEngine, adapter
 
@@ -72,6 +71,7 @@ PERTURBED = {"JAX": Perturbed(nudged=4, jittered=12), "torch": Perturbed(nudged=
 class Start(NamedTuple):
     """Where a run begins, what it sees, and whether it is jittered."""
 
+    data_seed: int
     weights: StateDict
     batches: Int[np.ndarray, "steps batch"]
     jittered: bool
@@ -188,11 +188,10 @@ def check_free_running(cfg: TrainConfig) -> Level:
 def starts(cfg: TrainConfig, perturbed: Perturbed, rng: np.random.Generator) -> list[Start]:
     """The starts of one seed's runs: the plain one, the nudged, the jittered."""
     weights = draw_weights(cfg)
-    rows = make_dataset(cfg).train_rows
-    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, cfg.steps)
-    nudged = [Start(nudge(weights, rng), batches, False) for _ in range(perturbed.nudged)]
-    jittered = [Start(weights, batches, True)] * perturbed.jittered
-    return [Start(weights, batches, False), *nudged, *jittered]
+    plain = Start(cfg.data_seed, weights, make_dataset(cfg).batches(0, cfg.steps), False)
+    nudged = [plain._replace(weights=nudge(weights, rng)) for _ in range(perturbed.nudged)]
+    jittered = [plain._replace(jittered=True)] * perturbed.jittered
+    return [plain, *nudged, *jittered]
 
 
 def nudge(weights: StateDict, rng: np.random.Generator) -> StateDict:
@@ -206,18 +205,16 @@ def nudge(weights: StateDict, rng: np.random.Generator) -> StateDict:
 
 def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "runs steps"]:
     """The batch losses of runs of ours, all in one program."""
-    data = make_dataset(cfg)
     objective = make_objective(cfg)
     fixed, rates = optimizer_numbers(cfg)
 
     def run(params: Params, batches: Array, jittered: Array, key: Array) -> Array:
         def step(state: State, inputs: tuple[Array, Array]) -> tuple[State, Array]:
             params, opt_state = state
-            rows, key = inputs
+            batch, key = inputs
             flat, unravel = ravel_pytree(params)
             infinity = jnp.inf * jax.random.rademacher(key, flat.shape, flat.dtype)
             params = unravel(jnp.nextafter(flat, jnp.where(jittered, infinity, flat)))
-            batch = jnp.asarray(data.tokens)[rows]
             return update(cfg.model, fixed, objective, rates, (params, opt_state), batch)
 
         state = (params, make_optimizer(fixed, rates).init(params))
@@ -226,17 +223,24 @@ def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "
 
     with numerics(cfg.model):
         keys = jax.random.split(jax.random.key(0), len(starts))
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *starts)
+        each = [(start.weights, sequences(cfg, start), start.jittered) for start in starts]
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
         return np.asarray(jax.jit(jax.vmap(run))(*stacked, keys))
+
+
+def sequences(cfg: TrainConfig, start: Start) -> Int[np.ndarray, "steps batch seq"]:
+    """What a run of `cfg` from `start` sees."""
+    tokens, rows = make_dataset(replace(cfg, data_seed=start.data_seed)).examples(start.batches)
+    return tokens[rows]
 
 
 def run_in_torch(
     cfg: TrainConfig, starts: Sequence[Start], rng: np.random.Generator
 ) -> Float[np.ndarray, "runs steps"]:
     """The batch losses of torch's runs, jittered from `rng`."""
-    engine = TorchEngine(cfg, "cpu")
 
     def run(start: Start) -> Float[np.ndarray, " steps"]:
+        engine = TorchEngine(replace(cfg, data_seed=start.data_seed), "cpu")
         state = engine.start(start.weights)
         losses = []
         for rows in start.batches:

@@ -27,7 +27,6 @@ from revinc.config import differences
 from revinc.dataset import make_dataset
 from revinc.outcomes import FIRST_LOSSES, Outcomes, made_by, outcome, run_history
 from revinc.provenance import installed_versions
-from revinc.schedule import draw_batches
 from revinc.weights import StateDict
 from torch_reference import TorchEngine
 from torch_reference.installed import VERSION
@@ -173,8 +172,7 @@ def why_not_again(theirs: Outcomes) -> str:
 def first_losses(cfg: TrainConfig, weights: StateDict, n_steps: int) -> Float[np.ndarray, " steps"]:
     """The batch losses of a torch run's first updates."""
     engine = TorchEngine(cfg, "cpu")
-    rows = make_dataset(cfg).train_rows
-    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, n_steps)
+    batches = make_dataset(cfg).batches(0, n_steps)
     return engine.advance(engine.start(weights), batches)[1]
 
 

@@ -24,7 +24,6 @@ from parity.question import Tensors
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.objective import make_objective
-from revinc.schedule import draw_batches
 from torch_reference import TorchEngine, adapter
 from torch_reference.optimizer import clip_gradients, require_counterpart
 from torch_reference.optimizer import make_optimizer as make_torch_optimizer
@@ -174,7 +173,7 @@ def check_every_step(cfg: TrainConfig) -> Level:
     cfg = in_float64(cfg)
     trajectory = torch_trajectory(cfg)
     data, objective = make_dataset(cfg), make_objective(cfg)
-    batches = draw_batches(cfg.data_seed, data.train_rows, cfg.batch_size, 0, cfg.steps)
+    tokens, batches = data.examples(data.batches(0, cfg.steps))
     names = [name for name in trajectory if "/" not in name]
     compared = [name for name in trajectory if not name.startswith("grad/")]
     fixed, rates = optimizer_numbers(cfg)
@@ -188,8 +187,8 @@ def check_every_step(cfg: TrainConfig) -> Level:
             for theirs, ours in moments(cfg).items()
         }
         state = (params, optimizer_state(template, count, kept))
-        tokens = jax.numpy.asarray(data.tokens)[rows]
-        (params, opt_state), _ = update(cfg.model, fixed, objective, rates, state, tokens)
+        batch = jax.numpy.asarray(tokens)[rows]
+        (params, opt_state), _ = update(cfg.model, fixed, objective, rates, state, batch)
         after = {
             f"{theirs}/{name}": moment
             for theirs, ours in moments(cfg).items()
@@ -227,8 +226,7 @@ def torch_trajectory(cfg: TrainConfig) -> Tensors:
     """Parameters, moments and last gradients of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
     engine = TorchEngine(cfg, "cpu")
     state = engine.start(draw_weights(cfg))
-    rows = make_dataset(cfg).train_rows
-    batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, 0, cfg.steps)
+    batches = make_dataset(cfg).batches(0, cfg.steps)
     weights = engine.weights(state)
     zeros = {
         f"{kept}/{name}": np.zeros_like(w)

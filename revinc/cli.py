@@ -9,24 +9,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from revinc.config import SEEDS, TrainConfig, train_fields
-from revinc.errors import UserError, near_names
+from revinc.errors import UserError
+from revinc.field_flags import Parser, add_fields, field_help
 from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
-from revinc.runs import CONFIG, Run
-from revinc.tasks import TASKS, make_task
+from revinc.recipe_parser import DEFAULT_PRESET, Base, RecipeParser, preset_or_run
+from revinc.tasks import TASKS, Task, find_task, make_task
 from revinc.tracking import SINKS
 from revinc.trainer import Diverged, Interrupted
-
-DEFAULT_PRESET = "tutorial"
-
-Parser = Callable[[str], Any]
 
 
 def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) -> int:
@@ -34,9 +29,9 @@ def run_command(parser: argparse.ArgumentParser, argv: list[str] | None = None) 
 
     Returns the exit status: 0, 2 for bad input, 1 for a diverged run, 130 after Ctrl-C.
     """
-    args = parser.parse_args(argv)
-    command: Callable[[argparse.Namespace], int | None] = args.command
     try:
+        args = parser.parse_args(argv)
+        command: Callable[[argparse.Namespace], int | None] = args.command
         return command(args) or 0
     except Interrupted as error:
         return fail(parser, str(error), 130)
@@ -54,8 +49,13 @@ def fail(parser: argparse.ArgumentParser, message: str, status: int) -> int:
     return status
 
 
-def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """The run folder, and a flag for every field of the model, the task and the training."""
+def add_training_flags(parser: RecipeParser, base: Base | None = None) -> None:
+    """The run folder, and a flag for every field of the model, the task and the training.
+
+    Args:
+        parser: what gets them.
+        base: the config that the flags change; by default the preset, or the run that is resumed.
+    """
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
@@ -69,29 +69,31 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"send metrics there as well, may be repeated: {', '.join(SINKS)} (extra: tracking)",
     )
-    recipe = add_recipe_flags(parser)
+    recipe = add_recipe_flags(parser, base or preset_or_run)
     (snapshots,) = (field for field in train_fields() if field.name == "snapshots")
     recipe.add_argument(
         "--snapshots",
         nargs="+",
         metavar="STEP",
         default=argparse.SUPPRESS,
-        help=_help(snapshots, PRESETS[DEFAULT_PRESET]),
+        help=field_help(snapshots, PRESETS[DEFAULT_PRESET]),
     )
 
 
 def add_recipe_flags(
-    parser: argparse.ArgumentParser, axes: Mapping[str, Parser] | None = None
+    parser: RecipeParser, base: Base, axes: Mapping[str, Parser] | None = None
 ) -> argparse._ArgumentGroup:
     """A flag for the preset and for every field of the model, the task and the training but its snapshots.
 
     Args:
         parser: what gets them.
+        base: the config that the flags change, by what they say of it.
         axes: fields that take several values, and what makes those of a flag's text.
 
     Returns:
         The group of the training's flags.
     """
+    parser.base = base
     parser.add_argument(
         "--preset",
         default=argparse.SUPPRESS,
@@ -100,13 +102,14 @@ def add_recipe_flags(
     defaults = PRESETS[DEFAULT_PRESET]
     training = parser.add_argument_group("training")
     for_training = [field for field in train_fields() if field.name != "snapshots"]
-    _add_fields(training, TrainConfig, for_training, defaults, axes or {})
-    task = parser.add_argument_group("task")
-    task.add_argument("--task", default=argparse.SUPPRESS, help=f"one of: {', '.join(TASKS)}")
-    for task_type in TASKS.values():
-        _add_fields(task, task_type, dataclasses.fields(task_type), defaults.task, {})
+    add_fields(training, TrainConfig, for_training, defaults, axes or {})
+    parser.add_argument(
+        "--task",
+        default=argparse.SUPPRESS,
+        help=f"one of: {', '.join(TASKS)}; or your own, as module:Class (default: the preset's)",
+    )
     model = parser.add_argument_group("model (names as in TransformerLens)")
-    _add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
+    add_fields(model, HookedTransformerConfig, _model_fields(), defaults.model, {})
     return training
 
 
@@ -115,69 +118,8 @@ def _model_fields() -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(HookedTransformerConfig) if field.name != "seed"]
 
 
-def _add_fields(
-    group: argparse._ArgumentGroup,
-    owner: type,
-    fields: Iterable[dataclasses.Field[Any]],
-    defaults: object,
-    axes: Mapping[str, Parser],
-) -> None:
-    hints = typing.get_type_hints(owner)
-    for field in fields:
-        flag = "--" + field.name.replace("_", "-")
-        help_text = _help(field, defaults)
-        if field.name in axes:
-            group.add_argument(
-                flag,
-                type=axes[field.name],
-                metavar=f"{_metavar(hints[field.name])},..",
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        elif hints[field.name] is bool:
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        else:
-            group.add_argument(
-                flag,
-                type=_parser_of(hints[field.name]),
-                metavar=_metavar(hints[field.name]),
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-
-
-def _help(field: dataclasses.Field[Any], defaults: object) -> str:
-    return f"{field.metadata['help']} (tutorial: {getattr(defaults, field.name, None)})"
-
-
-def _metavar(hint: Any) -> str:
-    return {int: "N", float: "X"}.get(_alternatives(hint)[0], "NAME")
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a hint such as ``int | None``."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _parser_of(hint: Any) -> Parser:
-    """What reads a value of a type: a number, a name, names with commas, or the word none where it may be None."""
-    kind, *others = _alternatives(hint)
-    parse: Parser = (lambda text: tuple(text.split(","))) if kind == tuple[str, ...] else kind
-
-    def parse_or_none(text: str) -> Any:
-        return None if text.lower() == "none" else parse(text)
-
-    parse_or_none.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
-    return parse_or_none if others else parse
-
-
-def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None) -> TrainConfig:
-    """The preset, or `base`, or the run that is resumed, changed by the flags that were given.
+def config_from_flags(args: argparse.Namespace) -> TrainConfig:
+    """The config that flags begin with, changed by those that were given.
 
     The model's `d_vocab` and `n_ctx` follow the task unless they are given.
 
@@ -185,7 +127,7 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
         UserError: for values that the configs refuse.
     """
     given = vars(args)
-    base = _base(given, base)
+    base: TrainConfig = args.base_config
     task = _changed_task(base, given)
     fitting = {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
     model_flags = _given(given, _model_fields())
@@ -202,25 +144,11 @@ def config_from_flags(args: argparse.Namespace, base: TrainConfig | None = None)
     return dataclasses.replace(base, model=model, task=task, **training)
 
 
-def _base(given: dict[str, Any], base: TrainConfig | None) -> TrainConfig:
-    if base is not None and "preset" in given:
-        raise UserError("--preset and --like exclude each other; choose one")
-    if base is None and "preset" not in given and given["resume"]:
-        base = Run.load(given["out"]).config if (given["out"] / CONFIG).exists() else None
-    preset = given.get("preset", DEFAULT_PRESET)
-    if preset not in PRESETS:
-        raise UserError(
-            f"preset {preset!r} is unknown{near_names(preset, PRESETS)} (known: {', '.join(PRESETS)})"
-        )
-    return base or PRESETS[preset]
-
-
-def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Any:
+def _changed_task(base: TrainConfig, given: dict[str, Any]) -> Task:
     name = given.get("task", base.task.name)
-    every_field = (field for task_type in TASKS.values() for field in dataclasses.fields(task_type))
-    flags = _given(given, every_field)
-    kept = dataclasses.asdict(typing.cast(Any, base.task)) if name == base.task.name else {}
-    return make_task(name, **kept | flags)
+    task_type: Any = find_task(name)
+    kept = dataclasses.asdict(cast(Any, base.task)) if task_type is type(base.task) else {}
+    return make_task(name, **kept | _given(given, dataclasses.fields(task_type)))
 
 
 def _given(given: dict[str, Any], fields: Iterable[dataclasses.Field[Any]]) -> dict[str, Any]:

@@ -11,7 +11,14 @@ from revinc.errors import UserError
 from revinc.fields import checked_fields, described
 from revinc.model_config import HookedTransformerConfig
 from revinc.optimization import HYPERPARAMETERS, LR_SCHEDULES, OPTIMIZERS
-from revinc.tasks import TASKS, ReverseIncrement, Task, make_task, predicted_positions
+from revinc.tasks import (
+    ReverseIncrement,
+    Task,
+    check_known,
+    check_task,
+    make_task,
+    predicted_positions,
+)
 from revinc.validation import require_choice, require_int, require_number
 
 SPLITS = ("prefix", "random")
@@ -75,8 +82,13 @@ class TrainConfig:
         help="steps whose weights are kept besides the first and the last; every:N for multiples of N",
     )
     init_seed: int = described(0, help="seed of the initial weights")
-    data_seed: int = described(0, help="seed of the batches")
-    split_seed: int = described(0, help="seed of the random split (prefix has none)")
+    data_seed: int = described(
+        0, help="seed of the batches, or of the examples themselves where the task is drawn"
+    )
+    split_seed: int = described(
+        0,
+        help="seed of the random split, or of the holdout where the task is drawn (prefix has none)",
+    )
 
     def __post_init__(self) -> None:
         require_choice("split", self.split, SPLITS)
@@ -129,13 +141,10 @@ class TrainConfig:
             )
 
     def _check_task_fits(self) -> None:
-        if TASKS.get(self.task.name) is not type(self.task):
-            raise UserError(
-                f"task {self.task.name!r} is not registered, so a run of it could not be read again; "
-                f"first: revinc.tasks.TASKS[{self.task.name!r}] = {type(self.task).__name__}"
-            )
+        check_known(self.task)
+        check_task(self.task)
         sequences = self.task.sequences()
-        n_sequences, length = sequences.shape
+        length = sequences.shape[1]
         n_tokens = len(self.task.vocabulary)
         if self.model.n_ctx < length - 1:
             raise UserError(
@@ -153,7 +162,22 @@ class TrainConfig:
                     f"{field}={getattr(self.model, field)} is smaller than the task's {what} of "
                     f"{needed} tokens; set {field} to at least {needed}"
                 )
-        n_train = self.n_train
+        if self.task.is_drawn:
+            self._check_unsplit()
+        else:
+            self._check_split()
+
+    def _check_unsplit(self) -> None:
+        usual = {field.name: field.default for field in train_fields()}
+        for name in ("split", "train_fraction"):
+            if getattr(self, name) != usual[name]:
+                raise UserError(
+                    f"{name}={getattr(self, name)!r} is of no use: this task has too many examples to split "
+                    f"them, so they are drawn; leave it at {usual[name]!r}"
+                )
+
+    def _check_split(self) -> None:
+        n_train, n_sequences = self.n_train, len(self.task.sequences())
         if not 0 < n_train < n_sequences:
             raise UserError(
                 f"train_fraction={self.train_fraction} leaves {n_train} of {n_sequences} sequences "
@@ -167,7 +191,7 @@ class TrainConfig:
 
     @property
     def n_train(self) -> int:
-        """Number of sequences in the training split."""
+        """Number of sequences in the training split of a task that lists them."""
         return round(self.train_fraction * len(self.task.sequences()))
 
     @property

@@ -20,7 +20,9 @@ from rich.table import Table
 
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
+from revinc.dataset import make_dataset
 from revinc.engine import Engine
+from revinc.labels import percent
 from revinc.model_config import HookedTransformerConfig
 from revinc.runs import Run
 from revinc.weights import parameter_count, parameter_shapes
@@ -92,14 +94,14 @@ class Reporter:
             self._progress.update(self._task, measured=measured)
 
     def finished(self, run: Run) -> None:
-        """Prints the final accuracy over all sequences."""
-        n_sequences = len(run.config.task.sequences())
-        weight = run.config.n_train / n_sequences
-        last = run.metrics.iloc[-1]
+        """Prints the final accuracy over all sequences, or over those that stand for them."""
+        cfg, last = run.config, run.metrics.iloc[-1]
+        weight = make_dataset(cfg).train_mask.mean()
         accuracy = weight * last.train_accuracy + (1 - weight) * last.holdout_accuracy
-        self.say(
-            f"Accuracy on all {n_sequences} sequences after {run.config.steps} steps: {accuracy:.2%}"
-        )
+        which = "both splits" if cfg.task.is_drawn else f"all {len(cfg.task.sequences())} sequences"
+        self.say(f"Accuracy on {which} after {cfg.steps} steps: {accuracy:.2%}")
+        verdict = "solved" if last.holdout_accuracy >= cfg.task.solved else "not solved"
+        self.say(f"The task is {verdict}: that takes {percent(cfg.task.solved)} of the holdout")
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

@@ -15,12 +15,24 @@ METRICS = ("train_loss", "holdout_loss", "train_accuracy", "holdout_accuracy")
 """What an evaluation measures over the predicted tokens of each split: mean cross-entropy (nats), share right."""
 
 LONGEST_CHUNK = 1000
-"""Steps after which control returns to the driver at the latest, for progress, checkpoints and Ctrl-C."""
+"""Steps that no chunk exceeds, for progress, checkpoints and Ctrl-C."""
+
+
+MOST_TOKENS = 2**18
+"""Tokens that are drawn at once for a run of a task that is drawn, unless a single batch has more."""
+
+
+def longest_chunk(cfg: TrainConfig) -> int:
+    """Steps after which control returns to the driver at the latest."""
+    if not cfg.task.is_drawn:
+        return LONGEST_CHUNK
+    tokens_per_step = cfg.batch_size * cfg.task.sequences().shape[1]
+    return max(1, min(LONGEST_CHUNK, MOST_TOKENS // tokens_per_step))
 
 
 def chunk_capacity(cfg: TrainConfig) -> int:
     """The most steps that `Engine.advance` is asked for at once."""
-    return min(cfg.eval_every, cfg.steps, LONGEST_CHUNK)
+    return min(cfg.eval_every, cfg.steps, longest_chunk(cfg))
 
 
 def evaluation_steps(cfg: TrainConfig) -> list[int]:
@@ -31,7 +43,8 @@ def evaluation_steps(cfg: TrainConfig) -> list[int]:
 class Engine(Protocol):
     """Executes one run. A state is opaque to its caller; `advance` may consume the one it is given.
 
-    Everything random is drawn before: an engine sees initial weights and the rows of every batch.
+    Everything random is drawn before: an engine sees initial weights and the examples of every batch, by number.
+    What they are, `revinc.dataset.Dataset.examples` says.
     """
 
     identity: dict[str, str]

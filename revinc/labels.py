@@ -34,3 +34,14 @@ def next_labels(task: Task, n_positions: int) -> list[str]:
         for name, is_asked in zip(task.position_labels[1:], asked, strict=False)
     ]
     return names + [""] * (n_positions - len(names))
+
+
+def percent(solved: float) -> str:
+    """The accuracy from which a split is solved, such as ``100%``."""
+    return f"{100 * solved:g}%"
+
+
+def which_sequences(task: Task) -> str:
+    """Which a task's `sequences` are: ``all 256``, or ``1,024 drawn`` that stand for the others."""
+    n = f"{len(task.sequences()):,}"
+    return f"{n} drawn" if task.is_drawn else f"all {n}"

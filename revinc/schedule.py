@@ -53,3 +53,8 @@ def draw_many_batches(
         chosen[..., slot] = np.where(taken, last, candidate)
     rows = zip(train_rows, chosen, strict=True)
     return np.stack([of_run.astype(np.int32)[which] for of_run, which in rows])
+
+
+def next_batches(batch_size: int, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
+    """Of examples that are drawn one by one, the int64 numbers of those of updates `start` to `stop` (exclusive)."""
+    return np.arange(start * batch_size, stop * batch_size).reshape(-1, batch_size)

@@ -14,11 +14,10 @@ from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.console import Reporter
 from revinc.dataset import make_dataset
-from revinc.engine import LONGEST_CHUNK, Engine, evaluation_steps
+from revinc.engine import Engine, evaluation_steps, longest_chunk
 from revinc.errors import UserError
 from revinc.run_writer import RunWriter
 from revinc.runs import CHECKPOINT, Run
-from revinc.schedule import draw_batches
 from revinc.tracking import Sink, find_sink, tracking
 from revinc.weights import StateDict
 
@@ -112,7 +111,7 @@ def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Chec
         UserError: if `begin` is not of this engine.
         Diverged: after the last good point, if a loss or weight becomes NaN or infinite.
     """
-    rows = make_dataset(cfg).train_rows
+    data = make_dataset(cfg)
     evaluated = set(evaluation_steps(cfg))
     point = begin
     try:
@@ -128,7 +127,7 @@ def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Chec
         point = replace(begin, history=begin.history.with_evaluation(begin.step, metrics))
         yield point
     for start, stop in pairwise(boundaries(cfg, begin.step)):
-        batches = draw_batches(cfg.data_seed, rows, cfg.batch_size, start, stop)
+        batches = data.batches(start, stop)
         state, losses = engine.advance(state, batches)
         history = point.history.with_losses(losses)
         if stop in evaluated:
@@ -173,6 +172,6 @@ def weights_at(engine: Engine, point: Checkpoint) -> StateDict:
 
 def boundaries(cfg: TrainConfig, begin: int = 0) -> list[int]:
     """Where chunks end, from `begin` to the last step: at evaluations, snapshots, and often enough."""
-    pauses = range(0, cfg.steps, LONGEST_CHUNK)
+    pauses = range(0, cfg.steps, longest_chunk(cfg))
     ends = {*evaluation_steps(cfg), *pauses, *cfg.snapshots, begin}
     return sorted(end for end in ends if end >= begin)

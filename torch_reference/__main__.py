@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
-from revinc import PRESETS, UserError
+from revinc import PRESETS, TrainConfig, UserError
 from revinc.cli import add_training_flags, config_from_flags, run_command
 from revinc.console import Reporter
-from revinc.runs import Run
+from revinc.recipe_parser import RecipeParser, preset_or_run
+from revinc.runs import CONFIG, Run
 from revinc.validation import require_int
 from torch_reference.population import train_population
 from torch_reference.training import train
@@ -26,7 +27,7 @@ def train_command(args: argparse.Namespace) -> None:
     like = Run.load(args.like) if args.like else None
     if like and (chosen := [flag for flag in OF_INITIAL_WEIGHTS if flag in args]):
         raise UserError(f"--like brings its own initial weights; leave out {', '.join(chosen)}")
-    cfg = config_from_flags(args, base=like.config if like else None)
+    cfg = config_from_flags(args)
     reporter = Reporter()
     run = train(
         cfg,
@@ -42,6 +43,14 @@ def train_command(args: argparse.Namespace) -> None:
     reporter.say(f"For its page: jax-revinc report {run.path}")
 
 
+def like_or_other(flags: argparse.Namespace) -> TrainConfig:
+    """The config of the run that flags name by ``--like``, or else what they begin with without it."""
+    if flags.like and "preset" in flags:
+        raise UserError("--preset and --like exclude each other; choose one")
+    is_there = flags.like and (flags.like / CONFIG).exists()
+    return Run.load(flags.like).config if is_there else preset_or_run(flags)
+
+
 def population_command(args: argparse.Namespace) -> None:
     require_int("seeds", args.seeds, at_least=1)
     require_int("jobs", args.jobs, at_least=1)
@@ -53,10 +62,10 @@ def population_command(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="torch_reference", description=__doc__)
+    parser = RecipeParser(prog="torch_reference", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
     training = commands.add_parser("train", help="train a model and write a run folder")
-    add_training_flags(training)
+    add_training_flags(training, like_or_other)
     training.add_argument(
         "--like",
         type=Path,

@@ -51,13 +51,11 @@ class TorchEngine:
         }
         self.device = f"{device}: {torch.cuda.get_device_name(device)}" if on_gpu else device
         self._torch_device = device
-        dataset = make_dataset(cfg)
-        self._tokens = torch.as_tensor(dataset.tokens.copy(), dtype=torch.long, device=device)
-        self._predicted = torch.as_tensor(dataset.predicted, device=device)
+        self._data = make_dataset(cfg)
+        self._predicted = torch.as_tensor(self._data.predicted, device=device)
         objective = make_objective(cfg)
         self._trained_on = torch.as_tensor(objective.predicted, device=device)
         self._label_smoothing = objective.label_smoothing
-        self._splits = (dataset.train_rows, dataset.holdout_rows)
 
     def start(self, weights: StateDict) -> State:
         model = adapter.make_model(self.cfg.model, self._torch_device)
@@ -69,10 +67,9 @@ class TorchEngine:
     ) -> tuple[State, Float[np.ndarray, " steps"]]:
         losses = []
         state.model.train()
-        for rows in torch.as_tensor(batches, device=self._torch_device):
-            loss = mean_loss(
-                state.model, self._tokens[rows], self._trained_on, self._label_smoothing
-            )
+        tokens, rows = self._data.examples(batches)
+        for batch in self._on_device(tokens[rows]):
+            loss = mean_loss(state.model, batch, self._trained_on, self._label_smoothing)
             state.optimizer.zero_grad()
             loss.backward()
             if self.cfg.clip_grad_norm is not None:
@@ -88,11 +85,15 @@ class TorchEngine:
         state.model.eval()
         losses, accuracies = [], []
         with torch.no_grad():
-            for rows in self._splits:
-                logits, targets = predictions(state.model, self._tokens[rows], self._predicted)
+            for rows in (self._data.train_rows, self._data.holdout_rows):
+                tokens = self._on_device(self._data.tokens[rows])
+                logits, targets = predictions(state.model, tokens, self._predicted)
                 losses.append(token_losses(logits, targets).double().mean().item())
                 accuracies.append((logits.argmax(-1) == targets).double().mean().item())
         return dict(zip(METRICS, losses + accuracies, strict=True))
+
+    def _on_device(self, tokens: Int[np.ndarray, "*shape"]) -> torch.Tensor:
+        return torch.as_tensor(tokens, dtype=torch.long, device=self._torch_device)
 
     def weights(self, state: State) -> StateDict:
         return adapter.read_weights(state.model, self.cfg.model)

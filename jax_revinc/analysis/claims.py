@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ class Claims(NamedTuple):
 
     Attributes:
         accuracy: of the predicted tokens of all sequences of the task.
-        solved: all of them are right.
+        solved: as many of them are right as solve the task, `revinc.tasks.Task.solved`.
         reading: each head's attention from the row that predicts a token to the position that decides it, mean
             over all sequences.
         head_reverses: mean `reading` over the cells is `MOST_OF_ATTENTION` or more.
@@ -142,6 +143,7 @@ def claims(model: HookedTransformer, task: Task) -> Claims:
         predicted_positions(task),
         task.sources,
         task.answers,
+        task.solved,
     )
 
 
@@ -167,7 +169,16 @@ def partners(task: Task) -> Int[np.ndarray, " n_sequences"]:
         ) from None
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "predicted", "sources", "answers"))
+def why_none(task: Task) -> str:
+    """Why no claims can be put to models of a task, and no answers patched; empty if they can."""
+    try:
+        partners(task)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+@functools.partial(jax.jit, static_argnames=("cfg", "predicted", "sources", "answers", "solved"))
 def _claims(
     cfg: HookedTransformerConfig,
     params: Params,
@@ -176,6 +187,7 @@ def _claims(
     predicted: tuple[int, ...],
     sources: tuple[int, ...],
     answers: tuple[int, ...],
+    solved: float,
 ) -> Claims:
     model = HookedTransformer(cfg, params=params)
     rows, columns = jnp.array(predicted) - 1, jnp.array(sources)
@@ -209,7 +221,7 @@ def _claims(
     share = score.share.at[0].add(passed_on)
     return Claims(
         accuracy=intact,
-        solved=right.all(),
+        solved=right.sum() >= math.ceil(solved * right.size),
         reading=reading_LHC,
         head_reverses=reading_LHC.mean(-1) >= MOST_OF_ATTENTION,
         attention_reverses=((reading_LHC >= MOST_OF_ATTENTION).any((0, 1)) | ~fetched).all(),

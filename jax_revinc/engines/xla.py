@@ -41,7 +41,7 @@ class XlaEngine:
         self._data = make_dataset(train_cfg)
         self._objective = make_objective(train_cfg)
         self._fixed, self._rates = optimizer_numbers(train_cfg)
-        self._batches_shape = (chunk_capacity(train_cfg), train_cfg.batch_size)
+        self._capacity = chunk_capacity(train_cfg)
 
     @with_numerics
     def start(self, weights: StateDict) -> State:
@@ -53,16 +53,15 @@ class XlaEngine:
         self, state: State, batches: Int[np.ndarray, "steps batch"]
     ) -> tuple[State, Float[np.ndarray, " steps"]]:
         # Always the same shapes and the same program, so that chunking can't change a bit.
-        padded = np.zeros(self._batches_shape, np.int32)
-        padded[: len(batches)] = batches
+        tokens, rows = self._data.examples(padded(batches, self._capacity))
         state, losses = advance(
             self.cfg,
             self._fixed,
             self._objective,
             jax.tree.map(lambda rate: jnp.asarray(rate, self.cfg.dtype), self._rates),
             state,
-            self._data.tokens,
-            padded,
+            tokens,
+            rows,
             len(batches),
         )
         return state, np.array(losses)[: len(batches)]
@@ -91,6 +90,14 @@ class XlaEngine:
         return jax.tree_util.tree_map_with_path(
             lambda path, _: jnp.asarray(arrays[jax.tree_util.keystr(path)]), template
         )
+
+
+def padded(
+    batches: Int[np.ndarray, "*models steps batch"], capacity: int
+) -> Int[np.ndarray, "*models capacity batch"]:
+    """The batches, and as many behind them, never looked at, as make `capacity` steps."""
+    steps = [(0, 0)] * (batches.ndim - 2) + [(0, capacity - batches.shape[-2])]
+    return np.pad(batches, [*steps, (0, 0)], mode="edge")
 
 
 def identity_on(device: jax.Device) -> dict[str, str]:

@@ -19,12 +19,13 @@ from jax_revinc.engines.xla import (
     count,
     identity_on,
     in_words,
+    padded,
 )
 from jax_revinc.numerics import with_numerics
 from jax_revinc.objective import Params
 from jax_revinc.optimizer import Fixed, Rates, make_optimizer, optimizer_numbers
 from revinc import HookedTransformerConfig, TrainConfig
-from revinc.dataset import make_dataset
+from revinc.dataset import Dataset, make_dataset
 from revinc.engine import chunk_capacity
 from revinc.objective import Objective, make_objective
 from revinc.validation import require_int
@@ -38,10 +39,11 @@ WIDTH = 4096
 
 
 class Running(NamedTuple):
-    """Runs under way: `n` models, and behind them as many that nobody asked for as fill the program."""
+    """Runs under way: those of `data`, and behind them as many that nobody asked for as fill the program."""
 
-    n: int
+    data: Sequence[Dataset]
     rates: Rates
+    tokens: Int[Array | np.ndarray, "*models n_sequences seq"]
     masks: Bool[Array, "models splits n_sequences"]
     state: State
 
@@ -77,6 +79,7 @@ class XlaPopulation:
         self._fixed, _ = optimizer_numbers(cfg)
         self._capacity = chunk_capacity(cfg)
         self._data = make_dataset(cfg)
+        self._is_drawn = cfg.task.is_drawn
         self._objective = make_objective(cfg)
 
     @with_numerics
@@ -85,39 +88,47 @@ class XlaPopulation:
         each_data = [make_dataset(run) for run in runs]
         rates = jax.tree.map(lambda *each: np.array(each, self.cfg.dtype), *each_rates)
         masks = np.stack([[data.train_mask, data.holdout_mask] for data in each_data])
+        tokens = self._tokens_of([data.tokens for data in each_data])
         params = {name: weights[name] for name in parameter_shapes(self.cfg)}
         rates, masks, params = jax.tree.map(self._filled_up, (rates, masks, params))
-        return Running(len(runs), rates, masks, start_all(self._fixed, rates, params))
+        return Running(each_data, rates, tokens, masks, start_all(self._fixed, rates, params))
 
     @with_numerics
     def advance(
         self, running: Running, batches: Int[np.ndarray, "models steps batch"]
     ) -> tuple[Running, Float[np.ndarray, "models steps"]]:
-        n_steps = batches.shape[1]
-        padded = np.zeros((len(batches), self._capacity, batches.shape[2]), np.int32)
-        padded[:, :n_steps] = batches
+        n_models, n_steps, _ = batches.shape
+        each = zip(running.data, padded(batches, self._capacity), strict=True)
+        tokens, rows = zip(*(data.examples(of_run) for data, of_run in each), strict=True)
         state, losses = advance_all(
             self.cfg,
             self._fixed,
             self._objective,
             running.rates,
             running.state,
-            self._data.tokens,
-            self._filled_up(padded),
+            self._tokens_of(tokens),
+            self._filled_up(np.stack(rows)),
             n_steps,
         )
-        return running._replace(state=state), np.asarray(losses)[: running.n, :n_steps]
+        return running._replace(state=state), np.asarray(losses)[:n_models, :n_steps]
 
     @with_numerics
     def evaluate(self, running: Running) -> dict[str, Float[np.ndarray, " models"]]:
-        params, tokens = running.state[0], self._data.tokens
-        counted = count_all(self.cfg, self._data.predicted, params, tokens, running.masks)
+        counted = count_all(
+            self.cfg, self._data.predicted, running.state[0], running.tokens, running.masks
+        )
         metrics = as_metrics(counted, self._data)
-        return {name: values[: running.n] for name, values in metrics.items()}
+        return {name: values[: len(running.data)] for name, values in metrics.items()}
 
     def weights(self, running: Running) -> StateDict:
-        params = running.state[0]
-        return {name: np.array(params[name])[: running.n] for name in parameter_shapes(self.cfg)}
+        params, n = running.state[0], len(running.data)
+        return {name: np.array(params[name])[:n] for name in parameter_shapes(self.cfg)}
+
+    def _tokens_of(
+        self, each: Sequence[Int[np.ndarray, "n_sequences seq"]]
+    ) -> Int[Array | np.ndarray, "*models n_sequences seq"]:
+        """The sequences of all models: once if all see the same, those of a listed task; else with a model axis."""
+        return self._filled_up(np.stack(each)) if self._is_drawn else each[0]
 
     def _filled_up(self, of_models: np.ndarray) -> Array:
         """An array with a model axis, as long as the program is wide, on the device."""
@@ -138,12 +149,13 @@ def advance_all(
     objective: Objective,
     rates: Rates,
     state: State,
-    tokens: Int[Array, "n_sequences seq"],
+    tokens: Int[Array, "*models n_sequences seq"],
     batches: Int[Array, "models capacity batch"],
     n_steps: Int[Array, ""],
 ) -> tuple[State, Float[Array, "models capacity"]]:
     """`advance` for every model."""
-    return jax.vmap(partial(advance, cfg, fixed, objective), in_axes=(0, 0, None, 0, None))(
+    axes = (0, 0, model_axis(tokens), 0, None)
+    return jax.vmap(partial(advance, cfg, fixed, objective), in_axes=axes)(
         rates, state, tokens, batches, n_steps
     )
 
@@ -153,8 +165,14 @@ def count_all(
     cfg: HookedTransformerConfig,
     predicted: tuple[int, ...],
     params: Params,
-    tokens: Int[Array, "n_sequences seq"],
+    tokens: Int[Array, "*models n_sequences seq"],
     masks: Bool[Array, "models splits n_sequences"],
 ) -> Counted:
     """`count` for every model."""
-    return jax.vmap(partial(count, cfg, predicted), in_axes=(0, None, 0))(params, tokens, masks)
+    axes = (0, model_axis(tokens), 0)
+    return jax.vmap(partial(count, cfg, predicted), in_axes=axes)(params, tokens, masks)
+
+
+def model_axis(tokens: Int[Array, "*models n_sequences seq"]) -> int | None:
+    """The axis of `tokens` along which every model has its own, if there is one."""
+    return 0 if tokens.ndim == 3 else None

@@ -13,20 +13,21 @@ from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
 from jax_revinc.population.success import success_table
 from jax_revinc.population.training import train_population
-from revinc import UserError
+from revinc import TrainConfig, UserError
 from revinc.cli import add_recipe_flags, config_from_flags
 from revinc.config import SEEDS
+from revinc.recipe_parser import RecipeParser, preset
 from revinc.sweep import IDENTITY, sweep
 
 
 def population_command(args: argparse.Namespace) -> None:
-    store = read_store(args.out) if args.resume and (args.out / CONFIG).exists() else None
+    store = resumed(args)
     axes = {name: values for name, values in vars(args).items() if name in IDENTITY}
     for name, values in axes.items():
         delattr(args, name)
         if len(values) == 1:  # then it is the recipe's, for which the default may not do
             setattr(args, name, values[0])
-    cfg = config_from_flags(args, base=store.config if store and "preset" not in args else None)
+    cfg = config_from_flags(args)
     if store and not axes and args.seeds is None:
         models = store.models
     else:
@@ -40,8 +41,20 @@ def population_command(args: argparse.Namespace) -> None:
             cfg, models, args.out, resume=args.resume, width=args.width, progress=progress
         )
         if jax.process_index() == 0:
-            progress.console.print(success_table(population.metrics))
+            progress.console.print(success_table(population.metrics, cfg.task.solved))
             progress.say(f"Its page: jax-revinc atlas {args.out}")
+
+
+def resumed(flags: argparse.Namespace) -> Store | None:
+    """The population that flags go on with, if they go on with one."""
+    is_there = flags.resume and flags.out and (flags.out / CONFIG).exists()
+    return read_store(flags.out) if is_there else None
+
+
+def preset_or_population(flags: argparse.Namespace) -> TrainConfig:
+    """The preset that flags name, or else the recipe of the population that they go on with, or the default."""
+    store = None if "preset" in flags else resumed(flags)
+    return store.config if store else preset(flags)
 
 
 def seeds_to_train(
@@ -97,7 +110,7 @@ PARSERS = {
 }
 
 
-def add_population_flags(parser: argparse.ArgumentParser) -> None:
+def add_population_flags(parser: RecipeParser) -> None:
     """The store, the seeds, the recipe with its axes, and what trains it."""
     parser.add_argument(
         "--out", type=Path, required=True, metavar="STORE", help="the store's folder"
@@ -112,7 +125,7 @@ def add_population_flags(parser: argparse.ArgumentParser) -> None:
         help="N models at every point, with seeds 0 to N - 1; or A:B for seeds A to B - 1. Seeds that have a "
         "flag of their own (--data-seed 0) are crossed with these",
     )
-    add_recipe_flags(parser, axes=PARSERS)
+    add_recipe_flags(parser, preset_or_population, axes=PARSERS)
     how = parser.add_argument_group("execution")
     how.add_argument(
         "--width", type=int, metavar="N", help="models that a device trains side by side"

@@ -14,6 +14,7 @@ from rich.console import Console
 from jax_revinc.population.chunks import DIVERGED
 from jax_revinc.population.store import Store
 from jax_revinc.population.success import rate_text
+from revinc.labels import percent
 
 
 class Progress:
@@ -36,6 +37,7 @@ class Progress:
         self._lock = threading.Lock()
         self._task = rich.progress.TaskID(0)
         self._is_waiting = False
+        self._solved_at = 1.0
         self._steps = self._models = self._planned = self._solved = self._diverged = 0
 
     def say(self, sentence: str) -> None:
@@ -60,7 +62,7 @@ class Progress:
         self, store: Store, missing: Collection[int], done: Collection[int]
     ) -> Iterator[None]:
         """Shows the bar while the chunks that are missing train."""
-        self._steps = store.config.steps
+        self._steps, self._solved_at = store.config.steps, store.config.task.solved
         n_missing = sum(len(store.in_chunk(chunk)) for chunk in missing)
         for chunk in sorted(done):
             self._count(
@@ -109,9 +111,9 @@ class Progress:
         if not self._models:
             return ""
         diverged = f", {self._diverged:,} diverged" if self._diverged else ""
-        return f"100% of the holdout: {rate_text(self._solved, self._models)}{diverged}"
+        return f"{percent(self._solved_at)} of the holdout: {rate_text(self._solved, self._models)}{diverged}"
 
     def _count(self, measured: pd.DataFrame) -> None:
         self._models += len(measured)
-        self._solved += int(np.sum(measured["holdout_accuracy"] == 1))
+        self._solved += int(np.sum(measured["holdout_accuracy"] >= self._solved_at))
         self._diverged += int(measured[DIVERGED].notna().sum())

@@ -7,6 +7,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from jax_revinc.population.chunks import DIVERGED
+from revinc.labels import percent
 from revinc.sweep import SWEPT
 
 
@@ -22,18 +23,19 @@ def rate_text(hits: int, n: int) -> str:
     return f"{hits / n:.1%} [{100 * low:.1f} .. {100 * high:.1f}]"
 
 
-def by_point(metrics: pd.DataFrame) -> pd.DataFrame:
-    """For every hyperparameter point: models, how many are perfect on each split, how many diverged.
+def by_point(metrics: pd.DataFrame, solved: float) -> pd.DataFrame:
+    """For every hyperparameter point: models, how many solve each split, how many diverged.
 
     Args:
         metrics: as `Population.metrics`.
+        solved: the accuracy from which a split is solved, the task's.
     """
     perfect = pd.DataFrame(
         {
             **{name: metrics[name] for name in SWEPT},
             "models": 1,
-            "train_perfect": metrics["train_accuracy"] == 1,
-            "holdout_perfect": metrics["holdout_accuracy"] == 1,
+            "train_perfect": metrics["train_accuracy"] >= solved,
+            "holdout_perfect": metrics["holdout_accuracy"] >= solved,
             "diverged": metrics[DIVERGED].notna(),
         }
     )
@@ -42,7 +44,7 @@ def by_point(metrics: pd.DataFrame) -> pd.DataFrame:
     return counted.join(means).reset_index()
 
 
-def success_table(metrics: pd.DataFrame) -> Table:
+def success_table(metrics: pd.DataFrame, solved: float) -> Table:
     """`by_point` for the terminal."""
     table = Table(box=None, header_style="bold")
     for heading in (
@@ -50,13 +52,13 @@ def success_table(metrics: pd.DataFrame) -> Table:
         "decay",
         "split",
         "models",
-        "train 100%",
-        "holdout 100%",
+        f"train {percent(solved)}",
+        f"holdout {percent(solved)}",
         "mean",
         "diverged",
     ):
         table.add_column(heading, justify="left" if heading == "split" else "right", no_wrap=True)
-    for point in by_point(metrics).to_dict("records"):
+    for point in by_point(metrics, solved).to_dict("records"):
         n = point["models"]
         table.add_row(
             f"{point['lr']:g}",

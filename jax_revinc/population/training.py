@@ -24,9 +24,8 @@ from jax_revinc.population.store import CONFIG, Store, read_store
 from jax_revinc.population.writer import claimed, discard_damaged, planned
 from jax_revinc.training import draw_weights
 from revinc import TrainConfig, UserError
-from revinc.dataset import make_dataset
+from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS, PopulationEngine, evaluation_steps
-from revinc.schedule import draw_many_batches
 from revinc.sweep import IDENTITY, run_of
 from revinc.trainer import Interrupted, boundaries
 from revinc.weights import StateDict
@@ -155,15 +154,14 @@ def train_chunk(
         moved: called after some steps, with the steps of all models together.
     """
     runs = [run_of(cfg, model) for model in models.to_dict("records")]
-    seeds = [run.data_seed for run in runs]
-    rows = [make_dataset(run).train_rows for run in runs]
+    datasets = [make_dataset(run) for run in runs]
     initial = [draw_weights(run) for run in runs]
     state = engine.start(runs, {name: np.stack([w[name] for w in initial]) for name in initial[0]})
     evaluations = [engine.evaluate(state)]
     diverged_at = np.where(is_finite(evaluations[0]), cfg.steps + 1, 0)
     evaluated = set(evaluation_steps(cfg))
     for start, stop in pairwise(boundaries(cfg)):
-        batches = draw_many_batches(seeds, rows, cfg.batch_size, start, stop)
+        batches = many_batches(datasets, start, stop)
         state, losses = engine.advance(state, batches)
         diverged_at = np.minimum(diverged_at, start + first_broken(losses, cfg.steps + 1 - start))
         if stop in evaluated:

@@ -19,7 +19,7 @@ from jax_revinc.numerics import numerics
 from jax_revinc.training import Run
 from revinc import Task, TrainConfig
 from revinc.dataset import make_dataset
-from revinc.labels import sequence_labels, token_label
+from revinc.labels import sequence_labels, token_label, which_sequences
 from revinc.tasks import predicted_positions
 
 MOST_NUMBERS = 200_000
@@ -117,7 +117,7 @@ def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
     totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, _, activity in observed]
     activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
     return View(
-        name=f"mean of all {len(tokens):,}",
+        name=f"mean of {which_sequences(cfg.task)}",
         split="",
         labels=cfg.task.position_labels[:-1],
         components=observed[0][1],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from jax_revinc.analysis.claims import why_none
 from jax_revinc.analysis.evidence import ablation_costs, by_row, edges, recovery, row_labels
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report import figures
@@ -19,8 +20,8 @@ PATCHED = {
 
 
 def patching_pictures(model: HookedTransformer, task: Task) -> Gallery:
-    """How much of the answers each activation brings back, by position; none if no single token decides one."""
-    if not task.sources:
+    """How much of the answers each activation brings back, by position; none where `why_none` has a reason."""
+    if why_none(task):
         return {}
     return {
         f"patching-{name}": figures.matrix_picture(
@@ -37,8 +38,8 @@ def patching_pictures(model: HookedTransformer, task: Task) -> Gallery:
 
 
 def path_picture(model: HookedTransformer, task: Task) -> Gallery:
-    """What is lost of the answers by corrupting each path; none if no single token decides one."""
-    if not task.sources:
+    """What is lost of the answers by corrupting each path; none where `why_none` has a reason."""
+    if why_none(task):
         return {}
     lost = edges(model, task)
     return {

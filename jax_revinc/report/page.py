@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
-from jax_revinc.analysis.claims import claims
+from jax_revinc.analysis.claims import claims, why_none
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report import gallery, markup, shell, words
 from jax_revinc.report.circuits import circuit_pictures, increment_pictures
@@ -17,6 +17,7 @@ from jax_revinc.report.shell import Gallery, Picture
 from jax_revinc.training import Run
 from revinc import Task, TrainConfig
 from revinc.atomic import write_atomically
+from revinc.labels import which_sequences
 from revinc.runs import REPORT
 from revinc.tasks import predicted_positions
 
@@ -53,12 +54,12 @@ def report_page(run: Run) -> str:
     circuits = circuit_pictures(model, cfg.task)
     increments = increment_pictures(model, cfg.task)
     weights = gallery.weights(run)
-    title = words.task_title(cfg.task)
+    title = cfg.task.title
     run_name = run.path.resolve().name
     body = Template(shell.asset(__package__, "run.html")).substitute(
         title=markup.text(title),
         run_name=markup.text(run_name),
-        task_sentence=markup.text(words.task_sentence(cfg.task)),
+        task_sentence=markup.text(cfg.task.description),
         example=markup.text(f"{samples[0].name} → {' '.join(samples[0].answers['target'])}"),
         scores=markup.facts(scores(run, mean)),
         facts=markup.facts(words.run_facts(run)),
@@ -110,7 +111,7 @@ def shown(cfg: TrainConfig, samples: Sequence[View]) -> str:
     """How many sequences can be chosen, in words."""
     total = len(cfg.task.sequences())
     return (
-        f"All {total:,} sequences"
+        f"{which_sequences(cfg.task).capitalize()} sequences"
         if len(samples) == total
         else f"{len(samples)} of {total:,} sequences"
     )
@@ -143,8 +144,8 @@ def effects_section(effects: Gallery) -> str:
 
 
 def claims_section(model: HookedTransformer, task: Task) -> str:
-    """What holds of the model, in sentences, with the numbers behind them; nothing if the task has no sources."""
-    if not task.sources:
+    """What holds of the model, in sentences, with the numbers behind them; nothing where `why_none` has a reason."""
+    if why_none(task):
         return ""
     found = claims(model, task)
     told = found.to_dict(model.cfg)
@@ -187,12 +188,14 @@ def mlp_places(cfg: TrainConfig, drawn: Gallery, explanation: str) -> str:
 
 
 def scores(run: Run, mean: View) -> dict[str, str]:
-    """The final accuracy on both splits and on every sequence."""
+    """The final accuracy on both splits, and on all sequences or those that stand for them."""
     last = run.metrics.iloc[-1]
     return {
         "Train accuracy": percent(last["train_accuracy"]),
         "Holdout accuracy": percent(last["holdout_accuracy"]),
-        "Accuracy on all sequences": percent(mean.activity.right.mean()),
+        f"Accuracy on {which_sequences(run.config.task)} sequences": percent(
+            mean.activity.right.mean()
+        ),
     }
 
 

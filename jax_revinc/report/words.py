@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jax_revinc.training import Run
-from revinc import HookedTransformerConfig, ReverseIncrement, Task
+from revinc import HookedTransformerConfig
 from revinc.weights import parameter_count
 
 MLP_OUTS = (
@@ -50,45 +50,21 @@ CLAIM_COLUMNS = (
 )
 
 
-def task_title(task: Task) -> str:
-    """The task as a headline."""
-    if not isinstance(task, ReverseIncrement):
-        return task.name.replace("_", " ").capitalize()
-    verb = "Reverse" if task.reverse else "Copy"
-    added = task.shift % task.n_symbols
-    return f"{verb} and add {added}" if added else verb
-
-
-def task_sentence(task: Task) -> str:
-    """What the model is asked for."""
-    if not isinstance(task, ReverseIncrement):
-        return f"Each sequence holds {', '.join(task.position_labels)}."
-    inputs = _span("x", task.length)
-    outputs = _span("y", task.length)
-    order = "in reverse order" if task.reverse else "in the same order"
-    added = task.shift % task.n_symbols
-    change = f", each plus {added} modulo {task.n_symbols}" if added else ""
-    return (
-        f"After BOS come the tokens {inputs}, each one of 0 to {task.n_symbols - 1}. "
-        f"The model predicts {outputs}: the same tokens {order}{change}."
-    )
-
-
-def _span(letter: str, length: int) -> str:
-    return f"{letter}0" if length == 1 else f"{letter}0 … {letter}{length - 1}"
-
-
 def run_facts(run: Run) -> dict[str, str]:
     """What was trained, how long, on what, and from which seeds."""
     cfg = run.config
     n_sequences = len(cfg.task.sequences())
+    split = f"{cfg.n_train:,} train, {n_sequences - cfg.n_train:,} holdout ({cfg.split})"
     seeds = {"weights": cfg.init_seed, "batches": cfg.data_seed}
     if cfg.split == "random":
         seeds["split"] = cfg.split_seed
+    if cfg.task.is_drawn:
+        split = "examples are drawn as training goes on, and others for the holdout"
+        seeds["holdout"] = cfg.split_seed
     return {
         "Model": model_size(cfg.model),
         "Parameters": f"{parameter_count(cfg.model):,}, {cfg.model.dtype}",
-        "Split": f"{cfg.n_train:,} train, {n_sequences - cfg.n_train:,} holdout ({cfg.split})",
+        "Split": split,
         "Training": f"{cfg.steps:,} steps of {cfg.batch_size} examples",
         "Seeds": ", ".join(f"{what} {seed}" for what, seed in seeds.items()),
         "Engine": ", ".join(v if k == "name" else f"{k} {v}" for k, v in run.engine.items()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,13 +10,14 @@ from jaxtyping import Bool, Int
 
 from revinc.errors import UserError
 from revinc.fields import described
+from revinc.tasks.task import Task
 from revinc.validation import require_int
 
 LARGEST_MODULUS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModularAddition:
+class ModularAddition(Task):
     """``[a, b, =, c]`` where c is a + b modulo `modulus`: all pairs, a first, in the order of ``itertools.product``.
 
     The defaults are those of the paper: 113 * 113 sequences of 4 tokens, "=" being token 113.
@@ -46,21 +46,13 @@ class ModularAddition:
     def position_labels(self) -> tuple[str, ...]:
         return ("a", "b", "=", "c")
 
-    @functools.lru_cache(maxsize=2)  # noqa: B019 - instances are small, frozen values
+    @property
+    def description(self) -> str:
+        return f"The model predicts c: the sum of a and b modulo {self.modulus}."
+
     def sequences(self) -> Int[np.ndarray, "n_sequences seq"]:
-        a, b = np.divmod(np.arange(self.modulus**2, dtype=np.int32), self.modulus)
-        equals = np.full_like(a, self.modulus)
-        sequences = np.stack([a, b, equals, (a + b) % self.modulus], axis=1)
-        sequences.flags.writeable = False
-        return sequences
+        a, b = np.divmod(np.arange(self.modulus**2), self.modulus)
+        return np.stack([a, b, np.full_like(a, self.modulus), (a + b) % self.modulus], axis=1)
 
     def loss_mask(self) -> Bool[np.ndarray, " seq"]:
         return np.array([False, False, False, True])
-
-    @property
-    def sources(self) -> tuple[int, ...]:
-        return ()
-
-    @property
-    def answers(self) -> tuple[int, ...]:
-        return ()

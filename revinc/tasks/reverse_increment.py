@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
-from revinc.errors import UserError
 from revinc.fields import described
+from revinc.tasks.any_input import AnyInput
 from revinc.validation import require_bool, require_int
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReverseIncrement:
+class ReverseIncrement(AnyInput):
     """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x reversed, plus `shift`, modulo `n_symbols`.
 
-    The defaults are the tutorial's task: 256 sequences of 9 tokens, BOS = 4. Sequences come in the
-    order of ``itertools.product``.
+    The defaults are the tutorial's task: 256 sequences of 9 tokens, BOS = 4. Which are listed and which drawn,
+    `AnyInput` says.
 
     Raises:
-        UserError: for a size below 1, or more than 2**20 sequences.
+        UserError: for a field of another type, or a size that `AnyInput` refuses.
     """
 
     name: ClassVar[str] = "reverse_increment"
@@ -35,41 +32,26 @@ class ReverseIncrement:
     reverse: bool = described(True, help="whether the outputs come in reversed order")
 
     def __post_init__(self) -> None:
-        require_int("length", self.length, at_least=1)
-        require_int("n_symbols", self.n_symbols, at_least=2)
+        super().__post_init__()
         require_int("shift", self.shift)
         require_bool("reverse", self.reverse)
-        if self.length * math.log2(self.n_symbols) > 20:
-            raise UserError(
-                f"n_symbols={self.n_symbols} ** length={self.length} is more than 2**20 sequences; "
-                "this task lists them all, so choose a smaller length or n_symbols"
-            )
 
     @property
-    def vocabulary(self) -> tuple[str, ...]:
-        return (*map(str, range(self.n_symbols)), "BOS")
+    def title(self) -> str:
+        verb = "Reverse" if self.reverse else "Copy"
+        added = self.shift % self.n_symbols
+        return f"{verb} and add {added}" if added else verb
 
     @property
-    def position_labels(self) -> tuple[str, ...]:
-        inputs = [f"x{i}" for i in range(self.length)]
-        outputs = [f"y{i}" for i in range(self.length)]
-        return ("BOS", *inputs, *outputs)
+    def rule(self) -> str:
+        order = "in reverse order" if self.reverse else "in the same order"
+        added = self.shift % self.n_symbols
+        change = f", each plus {added} modulo {self.n_symbols}" if added else ""
+        return f"the same tokens {order}{change}"
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - instances are small, frozen values
-    def sequences(self) -> Int[np.ndarray, "n_sequences seq"]:
-        inputs = np.array(
-            list(itertools.product(range(self.n_symbols), repeat=self.length)), dtype=np.int32
-        )
+    def answer(self, inputs: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n length"]:
         outputs = (inputs + self.shift % self.n_symbols) % self.n_symbols
-        if self.reverse:
-            outputs = outputs[:, ::-1]
-        bos = np.full((len(inputs), 1), self.n_symbols, dtype=np.int32)
-        sequences = np.concatenate([bos, inputs, outputs], axis=1)
-        sequences.flags.writeable = False
-        return sequences
-
-    def loss_mask(self) -> Bool[np.ndarray, " seq"]:
-        return np.arange(1 + 2 * self.length) > self.length
+        return outputs[:, ::-1] if self.reverse else outputs
 
     @property
     def sources(self) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from jax_revinc.report.atlas.shown import chosen_models
 from revinc.cli import config_from_flags
 from revinc.model_config import HookedTransformerConfig
 from revinc.sweep import IDENTITY, sweep
-from revinc.tasks import TASKS
+from revinc.tasks import TASKS, Brackets, Copy
 
 TUTORIAL = PRESETS["tutorial"]
 HOPELESS = 1e30
@@ -417,6 +417,12 @@ OTHER_RECIPES = {
         model=TUTORIAL.model.replace(d_model=8, n_heads=4, dtype="float64"),
         b2=0.99,
         lr=3e-3,
+    ),
+    "another task, of the tutorial's sizes": dataclasses.replace(
+        TUTORIAL, task=Copy(length=4, n_symbols=4)
+    ),
+    "a drawn task": dataclasses.replace(
+        TUTORIAL, task=Brackets(), model=TUTORIAL.model.replace(n_ctx=14)
     ),
 }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,15 @@ import pytest
 
 from jax_revinc import HookedTransformer, numerics
 from jax_revinc.engines import XlaEngine, XlaPopulation
+from jax_revinc.engines.xla import advance
+from jax_revinc.training import draw_weights
+from revinc.dataset import make_dataset
 from revinc.engine import METRICS
 from revinc.schedule import draw_batches
+from revinc.tasks import Copy
 from revinc.weights import read_safetensors, save_state_dict
+
+from .populations import RECIPE
 
 
 @pytest.fixture(scope="module", params=["float32", "float64"])
@@ -195,6 +202,44 @@ def test_identity_and_device_say_what_runs(engine):
     assert engine.identity["platform"] == jax.devices()[0].platform
     assert engine.identity["jax"] == jax.__version__
     assert jax.devices()[0].platform in engine.device
+
+
+# A task that is drawn
+
+
+@pytest.fixture(scope="module")
+def drawing_run():
+    """A run of a drawn task, an engine of it, and what becomes of it in one piece."""
+    cfg = dataclasses.replace(
+        RECIPE, task=Copy(length=8), model=RECIPE.model.replace(n_ctx=16, d_vocab=9)
+    )
+    engine = XlaEngine(cfg)
+    state = engine.start(draw_weights(cfg))
+    return cfg, engine, engine.advance(state, make_dataset(cfg).batches(0, 20))
+
+
+def test_chunking_a_drawn_run_and_taking_it_through_arrays_does_not_change_a_bit(drawing_run):
+    cfg, engine, (whole, whole_losses) = drawing_run
+    data = make_dataset(cfg)
+    programs = advance._cache_size()
+    state, losses = engine.start(draw_weights(cfg)), []
+    for start, stop in itertools.pairwise((0, 1, 8, 20)):
+        engine = XlaEngine(cfg)
+        state, chunk = engine.advance(state, data.batches(start, stop))
+        state = engine.from_arrays(engine.to_arrays(state))
+        losses.append(chunk)
+    assert same_bits(engine.to_arrays(state), engine.to_arrays(whole))
+    assert np.concatenate(losses).tobytes() == whole_losses.tobytes()
+    assert advance._cache_size() == programs
+
+
+def test_a_drawn_run_is_evaluated_on_its_examples_and_on_fresh_ones(drawing_run):
+    cfg, engine, (state, _) = drawing_run
+    measured, data = engine.evaluate(state), make_dataset(cfg)
+    logits = HookedTransformer(cfg.model, params=engine.weights(state))(data.tokens[:, :-1])
+    right = np.asarray(logits[:, 8:]).argmax(-1) == data.tokens[:, 9:]
+    assert measured["train_accuracy"] == right[data.train_rows].mean()
+    assert measured["holdout_accuracy"] == right[data.holdout_rows].mean()
 
 
 @pytest.mark.gpu

@@ -11,9 +11,9 @@ from jax_revinc import UserError
 from jax_revinc.engines import XlaEngine, XlaPopulation
 from jax_revinc.engines.xla_population import advance_all, count_all, start_all
 from jax_revinc.training import draw_weights
-from revinc.dataset import make_dataset
+from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS
-from revinc.schedule import draw_many_batches
+from revinc.tasks import Copy
 
 from .populations import RECIPE, WIDTH, bits
 
@@ -35,8 +35,7 @@ def begin(engine, runs):
 
 
 def batches(runs, start, stop):
-    rows = [make_dataset(run).train_rows for run in runs]
-    return draw_many_batches([run.data_seed for run in runs], rows, 16, start, stop)
+    return many_batches([make_dataset(run) for run in runs], start, stop)
 
 
 def trained(engine, runs, cuts=(0, 20, 40)):
@@ -138,6 +137,29 @@ def test_metrics_are_of_each_runs_own_split(engine):
         for name, value in own.evaluate(own.start(draw_weights(run))).items():
             assert measured[name][i] == pytest.approx(value, rel=1e-5)
     assert measured["holdout_loss"][0] != measured["holdout_loss"][1]
+
+
+@pytest.mark.slow
+def test_of_a_drawn_task_every_run_sees_its_own_examples():
+    model = WIDE.model.replace(n_ctx=16, d_vocab=9)
+    recipe = dataclasses.replace(WIDE, task=Copy(length=8), model=model)
+    runs = [dataclasses.replace(recipe, data_seed=seed, split_seed=9 - seed) for seed in (1, 2, 3)]
+    engine = XlaPopulation(recipe, WIDTH)
+    together = trained(engine, runs)
+    assert trained(engine, runs[1:2], cuts=(0, 3, 20, 40)) == together[1:2]
+    for run, (weights, losses, measured) in zip(runs, together, strict=True):
+        own = XlaEngine(run)
+        state, own_losses = own.start(draw_weights(run)), []
+        for start in (0, 20):
+            state, some = own.advance(state, make_dataset(run).batches(start, start + 20))
+            own_losses.append(some)
+        np.testing.assert_allclose(
+            np.frombuffer(losses), np.concatenate(own_losses), rtol=0, atol=1e-10
+        )
+        w_u = np.frombuffer(weights["unembed.W_U"]).reshape(4, 9)
+        np.testing.assert_allclose(w_u, own.weights(state)["unembed.W_U"], rtol=0, atol=1e-9)
+        for name, value in own.evaluate(state).items():
+            assert measured[name] == pytest.approx(value, rel=1e-10)
 
 
 def test_identity_names_the_width_and_what_runs(engine):

@@ -596,7 +596,7 @@ def test_an_interruption_keeps_what_is_finished_and_says_how_to_go_on(small, pop
 
 def test_success_is_counted_for_every_point(small):
     good = small.metrics.assign(holdout_accuracy=[1, np.nan, 0.5, np.nan, 1, *[np.nan] * 5])
-    calm, hopeless = by_point(good).to_dict("records")
+    calm, hopeless = by_point(good, 1.0).to_dict("records")
     assert (calm["lr"], calm["models"], calm["holdout_perfect"], calm["diverged"]) == (
         0.01,
         5,
@@ -604,6 +604,7 @@ def test_success_is_counted_for_every_point(small):
         0,
     )
     assert (hopeless["holdout_perfect"], hopeless["diverged"]) == (0, 5)
+    assert by_point(good, 0.5)["holdout_perfect"].tolist() == [3, 0]
     assert calm["holdout_accuracy"] == pytest.approx((1 + 0.5 + 1) / 3)
 
 

@@ -116,7 +116,7 @@ def test_the_table_fits_a_terminal_of_80_columns(whole):
     many = whole.metrics.sample(4096, replace=True, random_state=0)
     console = Console(width=80)
     with console.capture() as printed:
-        console.print(success_table(many))
+        console.print(success_table(many, 1.0))
     heading, line = printed.get().splitlines()
     assert re.split(" {2,}", heading.strip())[3:] == [
         "models",

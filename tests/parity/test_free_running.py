@@ -34,6 +34,7 @@ from parity.free_running import (
 )
 from parity.report import as_json
 from parity.training_levels import in_float64
+from revinc.tasks import Copy
 from torch_reference import TorchEngine, adapter
 from torch_reference.adapter import KnownDifference
 from torch_reference.installed import WORLD
@@ -155,6 +156,19 @@ def test_the_plain_run_is_that_of_the_engines(runs):
     for (losses, *_), engine in zip(runs, (XlaEngine(SHORT), TorchEngine(SHORT)), strict=True):
         _, expected = engine.advance(engine.start(plain.weights), plain.batches)
         np.testing.assert_allclose(losses, expected, rtol=1e-12)
+
+
+@pytest.mark.slow
+def test_of_a_task_that_is_drawn_each_seed_sees_its_own_examples():
+    model = SHORT.model.replace(n_ctx=16, d_vocab=9)
+    cfg = replace(SHORT, task=Copy(length=8), model=model)
+    other = replace(cfg, data_seed=cfg.data_seed + 1)
+    begun = starts(other, Perturbed(0, 0), np.random.default_rng(0))
+    _, expected = TorchEngine(other).advance(
+        TorchEngine(other).start(begun[0].weights), begun[0].batches
+    )
+    np.testing.assert_allclose(run_in_jax(cfg, begun)[0], expected, rtol=0, atol=1e-11)
+    np.testing.assert_array_equal(run_in_torch(cfg, begun, np.random.default_rng(0))[0], expected)
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ from jax_revinc import TrainConfig, UserError
 from parity import training_levels
 from parity.check import applicable_levels
 from parity.training_levels import check_every_step, check_optimizer
+from revinc.dataset import ListedDataset
 from revinc.objective import Objective
+from revinc.tasks import Copy
 from torch_reference.installed import WORLD
 
 CFG = TrainConfig(steps=40)
@@ -141,10 +143,17 @@ def test_every_step_of_a_run_passes(walk):
     assert untrained == (set() if WORLD == "3.9" else {"unembed.b_U"})
 
 
+@pytest.mark.slow
+def test_every_step_agrees_on_a_task_that_is_drawn():
+    model = CFG.model.replace(n_layers=1, n_ctx=16, d_vocab=9)
+    level = check_every_step(replace(CFG, steps=20, task=Copy(length=8), model=model))
+    assert level.passed, level.failures
+
+
 def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
-    draw = training_levels.draw_batches
+    batches = ListedDataset.batches
     monkeypatch.setattr(
-        training_levels, "draw_batches", lambda s, r, b, start, stop: draw(s, r, b, 1, stop + 1)
+        ListedDataset, "batches", lambda data, start, stop: batches(data, start + 1, stop + 1)
     )
     assert len(walk().failures) > 90
 

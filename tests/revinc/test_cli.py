@@ -6,14 +6,21 @@ import dataclasses
 import pytest
 
 from revinc import ReverseIncrement, UserError
-from revinc.cli import add_training_flags, config_from_flags, expand_steps, run_command
+from revinc.cli import (
+    add_training_flags,
+    config_from_flags,
+    expand_steps,
+    run_command,
+)
+from revinc.recipe_parser import RecipeParser
+from revinc.tasks import TASKS, Brackets, Copy, CumulativeSum, ModularAddition
 from revinc.trainer import Diverged, Interrupted
 
 
 @pytest.fixture
 def parse(tmp_path):
     """A function from flags to the config that they give, with --out set to ``run``."""
-    parser = argparse.ArgumentParser()
+    parser = RecipeParser()
     add_training_flags(parser)
     return lambda *flags: config_from_flags(
         parser.parse_args(["--out", str(tmp_path / "run"), *flags])
@@ -89,6 +96,67 @@ def test_the_model_follows_the_task(parse, flags, task, d_vocab, n_ctx):
     cfg = parse(*flags.split())
     assert cfg.task == ReverseIncrement(**task)
     assert (cfg.model.d_vocab, cfg.model.d_vocab_out, cfg.model.n_ctx) == (d_vocab, d_vocab, n_ctx)
+
+
+@pytest.mark.parametrize(
+    ("flags", "task", "d_vocab", "n_ctx"),
+    [
+        ("--task copy", Copy(), 9, 9),
+        ("--length 3 --batch-size 8 --task=copy", Copy(length=3), 9, 7),
+        ("--task copy --length 12 --n-symbols 5", Copy(length=12, n_symbols=5), 6, 25),
+        ("--task cumulative_sum --modulus 7 --length 4", CumulativeSum(length=4, modulus=7), 8, 9),
+        ("--task brackets --pairs 3", Brackets(pairs=3), 5, 8),
+        ("--preset grokking --modulus 11 --batch-size 30", ModularAddition(modulus=11), 12, 4),
+    ],
+)
+def test_a_task_has_its_own_fields_as_flags(parse, flags, task, d_vocab, n_ctx):
+    cfg = parse(*flags.split())
+    assert cfg.task == task
+    assert (cfg.model.d_vocab, cfg.model.n_ctx) == (d_vocab, n_ctx)
+
+
+@pytest.mark.parametrize(
+    ("flags", "task", "field"),
+    [
+        ("--task copy --shift 2", "copy", "shift"),
+        ("--modulus 5", "reverse_increment", "modulus"),
+        ("--preset grokking --length=3", "modular_addition", "length"),
+        ("--task brackets --no-reverse", "brackets", "reverse"),
+    ],
+)
+def test_a_field_of_another_task_is_named(parse, refuses_in_one_line, flags, task, field):
+    with refuses_in_one_line(UserError, task, f"no field {field!r}"):
+        parse(*flags.split())
+
+
+def test_a_flag_that_no_task_has_is_argparses_to_refuse(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--task", "copy", "--colour", "red")
+    assert "unrecognized arguments: --colour red" in capsys.readouterr().err
+
+
+def test_help_is_of_the_task_that_is_meant_and_lists_all(parse, capsys):
+    with pytest.raises(SystemExit):
+        parse("--help", "--task", "brackets")
+    text = capsys.readouterr().out
+    assert "--pairs" in text
+    assert "--shift" not in text
+    for name in TASKS:
+        assert f"\n  {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "phrase"),
+    [(int, 3, "name of another flag"), (tuple, (), "int, float, str")],
+)
+def test_fields_that_make_no_flag_are_refused(
+    parse, monkeypatch, refuses_in_one_line, kind, default, phrase
+):
+    name = "seed" if kind is int else "places"
+    odd = dataclasses.make_dataclass("Odd", [(name, kind, default)], bases=(Copy,), frozen=True)
+    monkeypatch.setitem(TASKS, "odd", odd)
+    with refuses_in_one_line(UserError, phrase):
+        parse("--task", "odd")
 
 
 def test_resume_takes_everything_from_the_run(parse, train, cfg):

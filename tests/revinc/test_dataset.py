@@ -7,7 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revinc.dataset import make_dataset
+from revinc import PRESETS, TrainConfig, UserError
+from revinc.dataset import make_dataset, many_batches
+from revinc.engine import MOST_TOKENS, chunk_capacity
+from revinc.tasks import SAMPLE, Copy
+from revinc.trainer import boundaries
 
 
 def test_the_tutorial_trains_on_the_first_200_of_256(tutorial):
@@ -57,3 +61,78 @@ def test_the_random_split_holds_out_every_row_sometimes(tutorial, row):
         for seed in range(200)
     ]
     assert 0 < sum(held_out) < 200
+
+
+# Tasks that are drawn
+
+DRAWN = TrainConfig(
+    model=PRESETS["tutorial"].model.replace(n_ctx=16, d_vocab=9), task=Copy(length=8), batch_size=4
+)
+
+
+def seen(data, start, stop):
+    """The sequences that a run trains on."""
+    tokens, rows = data.examples(data.batches(start, stop))
+    return tokens[rows]
+
+
+@settings(deadline=None, max_examples=30)
+@given(start=st.integers(0, 2**40), length=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
+def test_any_stretch_of_a_drawn_run_can_be_had_by_itself(start, length, seed):
+    data = make_dataset(dataclasses.replace(DRAWN, data_seed=seed))
+    whole = seen(data, start, start + 9)
+    assert whole.shape == (9, 4, 17)
+    assert np.array_equal(seen(data, start + 9 - length, start + 9), whole[9 - length :])
+    # And in whatever order it is asked for.
+    tokens, rows = data.examples(data.batches(start, start + 9)[::-1, ::-1])
+    assert np.array_equal(tokens[rows], whole[::-1, ::-1])
+
+
+def test_a_drawn_run_meets_every_example_once_beyond_32_bits_too():
+    data = make_dataset(DRAWN)
+    assert data.batches(0, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert data.batches(2**40, 2**40 + 1)[0, 0] == 2**42
+
+
+def test_it_is_evaluated_on_what_it_trains_on_and_on_what_the_split_seed_draws():
+    data = make_dataset(DRAWN)
+    assert len(data.train_rows) == len(data.holdout_rows) == SAMPLE
+    first = seen(data, 0, SAMPLE // 4).reshape(SAMPLE, -1)
+    assert np.array_equal(data.tokens[data.train_rows], first)
+    assert not np.array_equal(data.tokens[data.holdout_rows], first)
+
+    def splits(**seeds):
+        other = make_dataset(dataclasses.replace(DRAWN, **seeds))
+        return [
+            np.array_equal(other.tokens[rows], data.tokens[rows])
+            for rows in (data.train_rows, data.holdout_rows)
+        ]
+
+    assert splits(data_seed=1) == [False, True]
+    assert splits(split_seed=1) == [True, False]
+    assert splits(init_seed=1) == [True, True]
+
+
+def test_many_runs_have_the_batches_that_each_has_alone(tutorial):
+    for runs in (
+        [dataclasses.replace(tutorial, data_seed=seed, split="random") for seed in (1, 2)],
+        [dataclasses.replace(DRAWN, data_seed=seed) for seed in (1, 2)],
+    ):
+        datasets = [make_dataset(run) for run in runs]
+        together = many_batches(datasets, 3, 5)
+        for batches, data in zip(together, datasets, strict=True):
+            assert np.array_equal(batches, data.batches(3, 5))
+
+
+@pytest.mark.parametrize("changes", [{"split": "random"}, {"train_fraction": 0.5}], ids=str)
+def test_a_split_of_what_is_drawn_is_refused(changes):
+    with pytest.raises(UserError, match=f"{next(iter(changes))}=.* is of no use"):
+        dataclasses.replace(DRAWN, **changes)
+
+
+def test_chunks_of_a_drawn_run_hold_no_more_tokens_than_they_may():
+    big = dataclasses.replace(DRAWN, batch_size=1000, eval_every=1000)
+    assert chunk_capacity(big) == MOST_TOKENS // 17_000
+    assert max(np.diff(boundaries(big))) <= chunk_capacity(big)
+    assert chunk_capacity(dataclasses.replace(big, batch_size=MOST_TOKENS)) == 1
+    assert chunk_capacity(dataclasses.replace(DRAWN, eval_every=1000)) == 1000

@@ -106,11 +106,9 @@ def test_sequences_cannot_be_changed_in_place():
         ("length", True),
         ("length", "4"),
         ("length", None),
-        ("length", 11),  # 4 ** 11 is more than 2 ** 20
         ("length", 10**30),
         ("n_symbols", 1),
         ("n_symbols", -4),
-        ("n_symbols", 33),  # 33 ** 4 is more than 2 ** 20
         ("n_symbols", 10**30),
         ("n_symbols", False),
         ("shift", 1.5),

@@ -11,8 +11,8 @@ import pandas as pd
 
 from jax_revinc.population import Population
 from revinc import PRESETS, HookedTransformerConfig, TrainConfig
-from revinc.cli import DEFAULT_PRESET
 from revinc.config import SEEDS, train_fields
+from revinc.recipe_parser import DEFAULT_PRESET
 from revinc.sweep import IDENTITY, SWEPT, sweep
 
 
@@ -54,9 +54,10 @@ def population_command(population: Population) -> str:
 def recipe(cfg: TrainConfig) -> dict[str, Any]:
     """What must be said of a config beside `IDENTITY`: where it differs from the preset that flags begin with."""
     preset = PRESETS[DEFAULT_PRESET]
-    task, usual_task = cfg.to_dict()["task"], preset.to_dict()["task"]
-    said = {"task": task["name"]} if task["name"] != usual_task["name"] else {}
-    said |= {k: v for k, v in task.items() if k != "name" and v != usual_task.get(k)}
+    said = {} if type(cfg.task) is type(preset.task) else {"task": cfg.task.name}
+    usual = type(cfg.task) if said else preset.task
+    fields = {name: v for name, v in cfg.to_dict()["task"].items() if name != "name"}
+    said |= {name: v for name, v in fields.items() if v != getattr(usual, name, None)}
     fitting = {"d_vocab": len(cfg.task.vocabulary), "n_ctx": len(cfg.task.position_labels)}
     model = preset.model.replace(**fitting) if said else preset.model
     said |= {

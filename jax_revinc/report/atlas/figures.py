@@ -154,7 +154,7 @@ QUANTITIES: dict[str, dict[str, Any]] = {
 
 
 def rate_pictures(points: pd.DataFrame) -> Gallery:
-    """For every split: how often each point's models are perfect on training split and holdout."""
+    """For every split: how often each point's models solve training split and holdout."""
     return {
         f"rates-{kind}-{measured}": Picture(rate_heatmap(of_kind, measured, str(kind)))
         for kind, of_kind in points.groupby("split")
@@ -163,7 +163,7 @@ def rate_pictures(points: pd.DataFrame) -> Gallery:
 
 
 def rate_heatmap(points: pd.DataFrame, measured: str, kind: str) -> go.Figure:
-    """The rate of models that are perfect on a split, by learning rate and weight decay."""
+    """The rate of models that solve a split, by learning rate and weight decay."""
 
     def grid(value: Callable[[pd.Series], object]) -> list[list[Any]]:
         cells = points.assign(cell=points.apply(value, axis=1))
@@ -204,7 +204,7 @@ def rate_heatmap(points: pd.DataFrame, measured: str, kind: str) -> go.Figure:
     }
     return figure.update_layout(
         title={
-            "text": f"Split “{kind}”: 100% of the {SPLIT_NAMES[measured]}",
+            "text": f"Split “{kind}”: who solves the {SPLIT_NAMES[measured]}",
             "subtitle": {"text": "share of the models"},
         },
         margin={"l": 8, "r": 8, "t": 60, "b": 8},

@@ -13,9 +13,9 @@ OUTCOME = "outcome"
 GENERALISES, TRAIN_ONLY, NEITHER, DIVERGES = "generalises", "train only", "neither", "diverged"
 
 OUTCOMES = {
-    GENERALISES: "100% of the holdout",
-    TRAIN_ONLY: "100% of the training split alone",
-    NEITHER: "100% of neither split",
+    GENERALISES: "solves the holdout",
+    TRAIN_ONLY: "solves the training split alone",
+    NEITHER: "solves neither split",
     DIVERGES: "diverged",
 }
 """What may become of a model, and what each means."""
@@ -29,12 +29,15 @@ Masks = dict[str, Bool[np.ndarray, " models"]]
 """Which models are in a group, by its name."""
 
 
-def outcomes(metrics: pd.DataFrame) -> pd.Series:
-    """One of `OUTCOMES` for every model. What diverged has no accuracy, whatever it had before."""
+def outcomes(metrics: pd.DataFrame, solved: float) -> pd.Series:
+    """One of `OUTCOMES` for every model, by the accuracy from which a split is solved.
+
+    What diverged has no accuracy, whatever it had before.
+    """
     conditions = {
         DIVERGES: metrics[DIVERGED].notna(),
-        GENERALISES: metrics["holdout_accuracy"] == 1,
-        TRAIN_ONLY: metrics["train_accuracy"] == 1,
+        GENERALISES: metrics["holdout_accuracy"] >= solved,
+        TRAIN_ONLY: metrics["train_accuracy"] >= solved,
     }
     found = np.select(list(conditions.values()), list(conditions), NEITHER)
     return pd.Series(found, metrics.index, dtype="str")

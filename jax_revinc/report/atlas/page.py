@@ -8,6 +8,7 @@ from string import Template
 
 import pandas as pd
 
+from jax_revinc.analysis.claims import why_none
 from jax_revinc.population import Population
 from jax_revinc.population.store import ATLAS, CONFIG
 from jax_revinc.report import markup, shell, words
@@ -17,7 +18,7 @@ from jax_revinc.report.atlas.outcomes import DIVERGES, OUTCOME, point_name, scop
 from jax_revinc.report.atlas.rates import Rate, mean_text, rate_of, unbroken
 from jax_revinc.report.atlas.scatter import axes_chooser, scatter_picture
 from jax_revinc.report.atlas.seeds import seeds_table
-from jax_revinc.report.atlas.survey import survey, why_none
+from jax_revinc.report.atlas.survey import survey
 from jax_revinc.report.atlas.tables import (
     claims_table,
     curves_table,
@@ -29,6 +30,7 @@ from jax_revinc.report.atlas.tables import (
 from jax_revinc.report.forming import MOST_SEQUENCES
 from jax_revinc.report.shell import Gallery, Picture
 from revinc.atomic import write_atomically
+from revinc.labels import percent, which_sequences
 from revinc.records import read_record
 from revinc.sweep import IDENTITY
 
@@ -85,7 +87,7 @@ def atlas_tables(population: Population, answers: pd.DataFrame | None) -> dict[s
     seeds = seeds_table(models)
     return {
         "models": models,
-        "points": points_table(models),
+        "points": points_table(models, population.config.task.solved),
         "curves": curves_table(population, models),
         **(
             {}
@@ -111,15 +113,15 @@ def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
     if "claims" in tables:
         claims = figures.claim_pictures(tables["claims"]) | figures.shares_picture(tables["shares"])
     n_sequences = len(cfg.task.sequences())
-    title = f"{words.count(len(models), 'model')}: {words.task_title(cfg.task).lower()}"
+    title = f"{words.count(len(models), 'model')}: {cfg.task.title.lower()}"
     body = Template(shell.asset("jax_revinc.report", "atlas.html")).substitute(
         name=markup.text(population.path.resolve().name),
         title=markup.text(title),
-        task_sentence=markup.text(words.task_sentence(cfg.task)),
+        task_sentence=markup.text(cfg.task.description),
         recipe=markup.text(recipe_sentence(population)),
         unfinished=unfinished(population),
-        scores=tiles(models),
-        sentences=markup.bullets(map(unbroken, headline(tables))),
+        scores=tiles(models, cfg.task.solved),
+        sentences=markup.bullets(map(unbroken, headline(tables, cfg.task.solved))),
         noscript=markup.NO_SCRIPT,
         steps=f"{cfg.steps:,}",
         scope_chooser=scope_chooser(list(of_scopes)),
@@ -134,7 +136,7 @@ def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
         details=shown.details(population, chosen, with_claims="claims" in tables),
         pattern_sequences=f"the first {MOST_SEQUENCES:,} of {n_sequences:,} sequences"
         if n_sequences > MOST_SEQUENCES
-        else f"all {n_sequences:,} sequences",
+        else f"{which_sequences(cfg.task)} sequences",
         patterns=places(patterns),
         table_list=table_list(tables),
         commands=commands(population),
@@ -149,9 +151,9 @@ def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
     )
 
 
-def headline(tables: dict[str, pd.DataFrame]) -> list[str]:
+def headline(tables: dict[str, pd.DataFrame], solved: float) -> list[str]:
     """What the population says, in sentences."""
-    said = sentences.reached(tables["models"], tables["points"])
+    said = sentences.reached(tables["models"], tables["points"], solved)
     return said + (
         sentences.learned(tables["models"], tables["claims"]) if "claims" in tables else []
     )
@@ -183,11 +185,11 @@ def unfinished(population: Population) -> str:
     )
 
 
-def tiles(models: pd.DataFrame) -> str:
+def tiles(models: pd.DataFrame, solved: float) -> str:
     """The most important numbers, each with its interval."""
     shown_rates = {
-        "100% of the training split": rate_of(models["train_accuracy"] == 1),
-        "100% of the holdout": rate_of(models["holdout_accuracy"] == 1),
+        f"{percent(solved)} of the {name}": rate_of(models[f"{split}_accuracy"] >= solved)
+        for split, name in figures.SPLIT_NAMES.items()
     }
     if "attention_reverses" in models:
         sound = models[models[OUTCOME] != DIVERGES]
@@ -242,13 +244,13 @@ def hyperparameters(points: pd.DataFrame, rates: Gallery) -> str:
         ]
         for point in points.to_dict("records")
     }
-    columns = ["models", "100% of training", "100% of holdout", "mean holdout", "diverged"]
+    columns = ["models", "solve training", "solve holdout", "mean holdout", "diverged"]
     table = markup.table("Every point", columns, rows)
     height = 150 + 58 * points["weight_decay"].nunique()
     return markup.section(
         "Which hyperparameters succeed",
         markup.paragraph(
-            "The share of models that are perfect, with its 95% interval where there is room. Blank points were not "
+            "The share of models that solve a split, with its 95% interval where there is room. Blank points were not "
             "trained."
         ),
         places(rates, height),

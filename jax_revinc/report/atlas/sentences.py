@@ -9,6 +9,7 @@ from jax_revinc.report.atlas.outcomes import point_name
 from jax_revinc.report.atlas.rates import FEWEST, Rate, mean_text, rate_of
 from jax_revinc.report.atlas.tables import ANY, BOTH, NO_COMPONENT, WHOLE
 from jax_revinc.report.words import count
+from revinc.labels import percent
 
 VERDICTS = {
     "more often": "the intervals lie apart: more often in those that generalise",
@@ -28,15 +29,15 @@ MAKERS = {
 WHERE = {"generalising": "In models that generalise", "not generalising": "In models that do not"}
 
 
-def reached(models: pd.DataFrame, points: pd.DataFrame) -> list[str]:
-    """How far the models come."""
+def reached(models: pd.DataFrame, points: pd.DataFrame, solved: float) -> list[str]:
+    """How far the models come, where `solved` is the accuracy that solves a split."""
     n = len(models)
-    solved = {split: models[f"{split}_accuracy"] == 1 for split in ("train", "holdout")}
+    enough = {split: models[f"{split}_accuracy"] >= solved for split in ("train", "holdout")}
     holdout = models["holdout_accuracy"]
     recipes = "" if len(points) == 1 else f" at {len(points):,} points of hyperparameters"
     said = [
-        f"Of {count(n, 'model')}{recipes}, {rate_of(solved['train']).text} reach 100% of the training split and "
-        f"{rate_of(solved['holdout']).text} reach 100% of the holdout ({solved['holdout'].sum():,}).",
+        f"Of {count(n, 'model')}{recipes}, {rate_of(enough['train']).text} reach {percent(solved)} of the training split "
+        f"and {rate_of(enough['holdout']).text} reach {percent(solved)} of the holdout ({enough['holdout'].sum():,}).",
     ]
     if holdout.notna().any():
         low, high = holdout.quantile([0.25, 0.75])

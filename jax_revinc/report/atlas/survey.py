@@ -22,7 +22,7 @@ from jax_revinc.numerics import numerics
 from jax_revinc.objective import Params
 from jax_revinc.population import Population
 from jax_revinc.population.chunks import digest
-from revinc import HookedTransformerConfig, Task, TrainConfig, UserError
+from revinc import HookedTransformerConfig, Task, TrainConfig
 from revinc.recorded_tables import UNREADABLE, read_table, write_table
 from revinc.tasks import predicted_positions
 from revinc.weights import StateDict
@@ -42,15 +42,6 @@ MOST_SEQUENCES = 4096
 
 READ_AT_ONCE = 128
 """Models whose weights are read together, at least: chunks may be small."""
-
-
-def why_none(task: Task) -> str:
-    """Why no claims can be put to models of a task; empty if they can."""
-    try:
-        claims.partners(task)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def claim_columns(cfg: HookedTransformerConfig, task: Task) -> dict[str, list[str]]:

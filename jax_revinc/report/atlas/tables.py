@@ -45,7 +45,7 @@ def models_table(population: Population, claims: pd.DataFrame | None) -> pd.Data
         claims: from `survey`, of those that did not diverge; None if the task allows no claims.
     """
     metrics = population.metrics
-    models = metrics.assign(**{OUTCOME: outcomes(metrics)})
+    models = metrics.assign(**{OUTCOME: outcomes(metrics, population.config.task.solved)})
     if claims is None:
         return models
     cfg, task = population.config.model, population.config.task
@@ -80,9 +80,9 @@ def best_reading(claims: pd.DataFrame, cfg: HookedTransformerConfig, task: Task)
     return pd.concat(best, axis=1).mean(axis=1)
 
 
-def points_table(models: pd.DataFrame) -> pd.DataFrame:
-    """A row per hyperparameter point: how many models are perfect on each split or diverged, means, intervals."""
-    counted = by_point(models)
+def points_table(models: pd.DataFrame, solved: float) -> pd.DataFrame:
+    """A row per hyperparameter point: how many models solve each split or diverged, means, intervals."""
+    counted = by_point(models, solved)
     n = counted["models"]
     for what in ("train_perfect", "holdout_perfect", DIVERGED.removesuffix("_at")):
         found = [Rate(*pair).columns(f"{what}_") for pair in zip(counted[what], n, strict=True)]

@@ -1,0 +1,35 @@
+"""The task to put tokens in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Int
+
+from revinc.fields import described
+from revinc.tasks.any_input import AnyInput
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sort(AnyInput):
+    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x, the smallest first.
+
+    Listed or drawn as `AnyInput` says.
+
+    Raises:
+        UserError: for a size that `AnyInput` refuses.
+    """
+
+    name: ClassVar[str] = "sort"
+
+    length: int = described(4, help="tokens that are sorted")
+    n_symbols: int = described(8, help="symbols, 0 .. n-1, that they are")
+
+    @property
+    def rule(self) -> str:
+        return "the same tokens, the smallest first"
+
+    def answer(self, inputs: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n length"]:
+        return np.sort(inputs, axis=1)

@@ -19,7 +19,7 @@ from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_check
 
 from revinc import HookedTransformerConfig as OurConfig
 from revinc import UserError
-from revinc.transformer_lens_fields import WITHOUT_EFFECT, in_their_words
+from revinc.transformer_lens_fields import UNSET_BELOW_ZERO, WITHOUT_EFFECT, in_their_words
 from revinc.weights import StateDict, check_state_dict, parameter_shapes
 from torch_reference.adapter import KnownDifference
 
@@ -103,10 +103,11 @@ def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
         make_config(ours, cfg.dtype), device=cfg.device, dtype=cfg.dtype
     )
     rebuilt = booted.cfg.to_dict()
+    unset = {name for name in UNSET_BELOW_ZERO if fields[name] < 0}
     lost = [
         f"{name}={value!r}"
         for name, value in fields.items()
-        if name not in WITHOUT_EFFECT and rebuilt[name] != value
+        if name not in WITHOUT_EFFECT | unset and rebuilt[name] != value
     ]
     if lost:
         raise UserError(f"not implemented here: {', '.join(lost)}")

@@ -38,7 +38,7 @@ def process_weights(
     """All steps in TransformerLens' order, but for those that `cfg` rules out: see `obstacles`.
 
     Returns:
-        The state dict and its config: norms have no weights any more if those of all could be folded.
+        The state dict and its config. Norms have no weights any more if those of all could be folded.
     """
     asked = {
         "fold_layer_norm": fold_ln,

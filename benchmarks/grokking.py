@@ -18,14 +18,13 @@ from rich.console import Console
 from benchmarks.interleaving import Timing, interleave
 from benchmarks.machine import describe_machine
 from benchmarks.stopwatch import seconds, with_threads
-from benchmarks.tables import timing_sheet
+from benchmarks.tables import compared, timing_sheet
 from jax_revinc import PRESETS
 from jax_revinc.engines.xla import XlaEngine
 from jax_revinc.training import draw_weights
 from revinc.cli import run_command
 from revinc.dataset import make_dataset
 from revinc.engine import Engine
-from revinc.schedule import draw_batches
 from torch_reference import TorchEngine
 
 STEPS = 5
@@ -43,7 +42,7 @@ def time_steps(rounds: int) -> tuple[float, dict[str, Timing]]:
     """
     cfg = PRESETS["grokking"]
     weights = draw_weights(cfg)
-    batches = draw_batches(cfg.data_seed, make_dataset(cfg).train_rows, cfg.batch_size, 0, STEPS)
+    batches = make_dataset(cfg).batches(0, STEPS)
     first_losses = {}
 
     def stepping(name: str, engine: Engine) -> Callable[[], float]:
@@ -74,12 +73,8 @@ def grokking_command(args: argparse.Namespace) -> None:
     first, timings = time_steps(args.rounds)
     console.print(timing_sheet("step", list(timings.values()), unit="ms", scale=1e3).for_terminal())
     ours, *others = timings.values()
-    for other in others:
-        ratios = other.ratios_to(ours)
-        low, high = ratios.range
-        console.print(
-            f"JAX is {ratios.median:.2f} ({low:.2f} .. {high:.2f}) times as fast as {other.name}"
-        )
+    for sentence in compared(ours, others):
+        console.print(sentence)
     console.print(f"the first {STEPS} steps of JAX, compilation included, took {first:.1f} s")
 
 

@@ -23,7 +23,7 @@ from transformer_lens import patching as reference
 from benchmarks.interleaving import Timing, interleave
 from benchmarks.machine import describe_machine
 from benchmarks.stopwatch import seconds, with_threads
-from benchmarks.tables import timing_sheet
+from benchmarks.tables import compared, timing_sheet
 from jax_revinc import PRESETS, HookedTransformer
 from jax_revinc.analysis.patching import patch_sweep
 from jax_revinc.training import draw_weights
@@ -103,8 +103,8 @@ def patching_command(args: argparse.Namespace) -> None:
     sheet = timing_sheet("patching sweep", list(timings.values()), unit="ms", scale=1e3)
     console.print(sheet.for_terminal())
     ours, *others = timings.values()
-    for other in others:
-        console.print(f"JAX is {other.ratio_to(ours):,.0f} times as fast as {other.name}")
+    for sentence in compared(ours, others):
+        console.print(sentence)
     console.print(f"the first JAX sweep, compilation included, took {first:.1f} s")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -191,3 +191,14 @@ def all_sheets(results: Results) -> list[Sheet]:
     if results.whole_runs:
         sheets.append(whole_run_sheet(results))
     return sheets + [sweep_sheet(axis, points) for axis, points in results.sweeps.items()]
+
+
+def compared(ours: Timing, others: Iterable[Timing]) -> Iterator[str]:
+    """How much faster the first is than each of the others: the median over rounds, and the range."""
+    for other in others:
+        ratios = other.ratios_to(ours)
+        low, high = ratios.range
+        yield (
+            f"{ours.name} is {ratios.median:,.3g} ({low:,.3g} .. {high:,.3g}) times as fast as "
+            f"{other.name}"
+        )

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from mutants.planting import COMPONENTS, family, planting
-
-from jax_revinc import hooks, model
-
-part = planting("model", *COMPONENTS)
-whole = planting("model", model)
-tap = planting("model", hooks)
+from mutants.planting import family, part, tap, whole
 
 CAP = "cap * jnp.tanh(x / cap)"
 SCALE = "(cfg.attn_scale or 1.0)"

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from mutants.planting import COMPONENTS, MODEL, planting, training
+from mutants.planting import MODEL, SQUARE, part, planting, tap, training, whole
 
-from jax_revinc import hooks, model, objective
+from jax_revinc import objective
 
-part = planting("model", *COMPONENTS)
-whole = planting("model", model)
-tap = planting("model", hooks)
 loss = planting("model", objective)
 
 VARIANCE = "(x**2).mean(-1, keepdims=True)"
@@ -18,7 +15,6 @@ ATTENTION = "self.attend(resid_BPM, pos_BPM, tap)"
 AFTER_ATTENTION = f'tap("hook_resid_mid", resid_BPM + {ATTENTION})'
 
 GELU = training(MODEL.replace(act_fn="gelu"))
-SQUARE = training(MODEL.replace(d_head=4))
 
 MUTANTS = [
     # L0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mutants.planting import MODEL, RECIPE, Mutant, family, planting, training
+from mutants.planting import MODEL, RECIPE, SQUARE, Mutant, family, planting, training
 
 from jax_revinc import objective, optimizer
 from jax_revinc.engines import xla
@@ -43,7 +43,6 @@ def wrapped(optimizer: str = ADAMW, gradient: str = "g", state: str = "s") -> st
 
 
 TWO = training(MODEL.replace(n_layers=2))
-SQUARE = training(MODEL.replace(d_head=4))
 RMSPROP = replace(RECIPE, optimizer="rmsprop", weight_decay=0.0)
 SGD = replace(RECIPE, optimizer="sgd", momentum=0.9, weight_decay=0.0)
 CLIPPED = replace(RECIPE, clip_grad_norm=1.0)

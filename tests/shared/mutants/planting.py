@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import pytest
 from model_family import case
 
-from jax_revinc import components
+from jax_revinc import components, hooks, model
 from revinc import HookedTransformerConfig, TrainConfig
 
 COMPONENTS = tuple(
@@ -29,6 +29,7 @@ PACKAGES = ("revinc", "jax_revinc", "torch_reference", "parity")
 
 MODEL = TrainConfig().model.replace(n_layers=1, n_heads=2, dtype="float64")
 RECIPE = TrainConfig(steps=24, model=MODEL)
+"""What a fault is judged by if another model or recipe is not named."""
 
 
 def training(model: HookedTransformerConfig) -> TrainConfig:
@@ -39,6 +40,9 @@ def training(model: HookedTransformerConfig) -> TrainConfig:
 def family(name: str, **more) -> TrainConfig:
     """The recipe of a named case of the family of models."""
     return training(case(name, **more))
+
+
+SQUARE = training(MODEL.replace(d_head=4))
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ def planting(kind: str, *modules: ModuleType) -> Callable[..., Mutant]:
         return Mutant(fault, kind, modules, old, new, recipe, level, place)
 
     return plant
+
+
+part = planting("model", *COMPONENTS)
+whole = planting("model", model)
+tap = planting("model", hooks)
 
 
 @contextmanager

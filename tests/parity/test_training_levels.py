@@ -44,6 +44,15 @@ def test_one_step_of_the_optimizer_passes(dtype, changes):
     assert len(level.rows) == 4 * (1 + n_moments)
 
 
+@pytest.mark.skipif(WORLD != "3.9", reason="rotary models are 3.9's")
+@pytest.mark.slow
+def test_every_step_passes_where_a_gradient_is_zero_in_a_part_of_a_tensor():
+    partly_rotated = {"positional_embedding_type": "rotary", "d_head": 4, "rotary_dim": 2}
+    model = CFG.model.replace(n_layers=1, **partly_rotated)
+    level = check_every_step(replace(CFG, model=model))
+    assert level.passed, level.failures
+
+
 @pytest.mark.parametrize(
     "changes",
     [

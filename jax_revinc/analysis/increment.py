@@ -206,7 +206,11 @@ def frozen_parts(
     linear = HookedTransformer(model.cfg, params=weights)
 
     def frozen(name: str, activation: Array) -> Array:
-        return cache[name] if name.endswith(FROZEN) else activation
+        if not name.endswith(FROZEN):
+            return activation
+        # Of several inputs that a norm may see, the cache holds the values'; patterns are frozen anyway.
+        kept = cache[name]
+        return kept if kept.shape == activation.shape[-kept.ndim :] else activation
 
     def unembedded(resid: Float[Array, "... batch pos d_model"]) -> Array:
         return linear.unembed(linear.ln_final(resid, scoped(frozen, "ln_final")), identity)

@@ -1,6 +1,7 @@
 """How runs are executed. Every engine runs the one model; they differ in speed and rounding."""
 
+from jax_revinc.engines.fused_population import FusedPopulation
 from jax_revinc.engines.xla import XlaEngine
 from jax_revinc.engines.xla_population import XlaPopulation
 
-__all__ = ["XlaEngine", "XlaPopulation"]
+__all__ = ["FusedPopulation", "XlaEngine", "XlaPopulation"]

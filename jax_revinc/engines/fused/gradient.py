@@ -25,18 +25,25 @@ Tokens = Int[Array, "batch seq"]
 ValueAndGrad = Callable[[Any, Tokens], tuple[Float[Array, ""], Any]]
 
 
-def fused_value_and_grad(loss: Loss, n_tokens: int, lanes: int | None = None) -> ValueAndGrad:
+def fused_value_and_grad(
+    loss: Loss, n_tokens: int, *, lanes: int | None = None, fallback: bool = True
+) -> ValueAndGrad:
     """`jax.value_and_grad` of `loss`, as one compiled program for the CPU.
 
     The result may be called inside `jax.jit`, loops and `jax.vmap`. Examples share vectors, or, within `vmap`,
-    models do: then what becomes of a model depends on no other. What can't be fused, or can't be built here, runs
-    as XLA has it, with a warning.
+    models do: then what becomes of a model depends on no other. It is built when it is first called with
+    parameters of some shapes, which takes seconds, once per machine.
 
     Args:
         loss: of parameters (any pytree of float32 or of float64 arrays) and token ids of shape [batch seq]; a
             mean over the examples, each of which enters it alone.
         n_tokens: token ids are in ``0 .. n_tokens - 1``. Others are not noticed: their result means nothing.
         lanes: scalars of a vector; by default what suits this CPU.
+        fallback: have XLA run what can't be fused, or can't be built here, and warn; else that is an error.
+
+    Raises:
+        NotFusible: in the call, without `fallback`; see `build`.
+        CannotBuild: likewise.
     """
     by_xla = jax.value_and_grad(loss)
 
@@ -45,6 +52,8 @@ def fused_value_and_grad(loss: Loss, n_tokens: int, lanes: int | None = None) ->
         try:
             return build(loss, jax.tree.unflatten(structure, shapes), length, n_tokens, lanes)
         except (NotFusible, CannotBuild) as why:
+            if not fallback:
+                raise
             warnings.warn(f"XLA runs this loss, for it can't be fused: {why}", stacklevel=4)
             return by_xla
 

@@ -38,7 +38,7 @@ class FusedPopulation(XlaPopulation):
 
     Args:
         cfg: the recipe, from which the runs may differ in rates, split and seeds.
-        width: models side by side.
+        width: models side by side; `FUSED_WIDTH` by default.
         device: the first of this process by default.
 
     Raises:
@@ -46,9 +46,9 @@ class FusedPopulation(XlaPopulation):
     """
 
     def __init__(
-        self, cfg: TrainConfig, width: int = FUSED_WIDTH, device: jax.Device | None = None
+        self, cfg: TrainConfig, width: int | None = None, device: jax.Device | None = None
     ) -> None:
-        super().__init__(cfg, width, device)
+        super().__init__(cfg, FUSED_WIDTH if width is None else width, device)
         self._gradient = gradient_by_fusing
         params = {
             name: jax.ShapeDtypeStruct(shape, cfg.model.dtype)

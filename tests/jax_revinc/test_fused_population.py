@@ -9,10 +9,11 @@ import pytest
 from jax_revinc import UserError
 from jax_revinc.engines import FusedPopulation, XlaPopulation
 from jax_revinc.engines.fused import dag
+from jax_revinc.population import load
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset, many_batches
 
-from .populations import RECIPE, WIDTH, bits
+from .populations import FLAGS, RECIPE, WIDTH, bits
 
 RUNS = [
     dataclasses.replace(RECIPE, lr=3e-2, init_seed=5),
@@ -71,3 +72,14 @@ def test_a_model_that_can_not_be_fused_is_refused(monkeypatch):
     wider = dataclasses.replace(RECIPE, model=RECIPE.model.replace(d_mlp=5))
     with pytest.raises(UserError, match="more than 1000 scalar operations"):
         FusedPopulation(wider, WIDTH)
+
+
+def test_a_population_goes_on_with_the_engine_it_began_with(engine, run_cli, tmp_path):
+    command = ("population", "--out", tmp_path / "store")
+    assert run_cli(*command, "--engine", "fused", "--seeds", 2, *FLAGS).status == 0
+    assert load(tmp_path / "store").config == RECIPE
+    assert run_cli(*command, "--resume", "--seeds", 3).status == 0
+    assert load(tmp_path / "store").engine == engine.identity
+    refused = run_cli(*command, "--resume", "--seeds", 4, "--engine", "xla")
+    assert refused.status == 2
+    assert "can't go on with it" in refused.err[-1]

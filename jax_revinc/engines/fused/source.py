@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from jax_revinc.engines.fused.dag import Program
 from jax_revinc.engines.fused.emit import kernel
-from jax_revinc.engines.fused.order import units
 from jax_revinc.engines.fused.special import complementary_error_function
+from jax_revinc.engines.fused.units import units
 
 FLAGS = (
     "-O3",
@@ -33,11 +33,9 @@ def source(program: Program, leaf_sizes: Sequence[int], dtype: npt.DTypeLike, la
         dtype: float32 or float64.
         lanes: scalars of a vector, a power of two.
     """
-    nodes = program.nodes()
-    ordered = units(program, nodes)
-    body, n_scratch = kernel(program, ordered)
+    body, n_scratch = kernel(program, units(program))
     dtype = np.dtype(dtype)
-    uses_erfc = any(node.op == "erfc" for node in nodes)
+    uses_erfc = any(node.op == "erfc" for node in program.nodes())
     sizes = ", ".join(map(str, leaf_sizes))
     return f"""\
 typedef {C_TYPES[dtype.name]} F;

@@ -19,8 +19,10 @@ from jax_revinc.engines.fused.gradient import build, fused_value_and_grad
 from jax_revinc.numerics import numerics
 
 from .fused_programs import LENGTH, N_TOKENS, draw, flat, loss_of
+from .populations import RECIPE
 
 TUTORIAL = case("tutorial", n_ctx=LENGTH, dtype="float32")
+ONE_LAYER = RECIPE.model
 LANES = lane_width("float32")
 
 
@@ -34,8 +36,8 @@ def _compiler():
 
 @pytest.fixture(scope="module")
 def fused():
-    """The tutorial's gradient, built once."""
-    return build(loss_of(TUTORIAL), draw(TUTORIAL, 1)[0], LENGTH, N_TOKENS)
+    """The gradient of the tutorial's first layer, built once for this and the populations' tests."""
+    return built(ONE_LAYER)
 
 
 def depth(program):
@@ -68,9 +70,17 @@ def built(cfg, lanes=None):
         return build(loss_of(cfg), draw(cfg, 1)[0], LENGTH, N_TOKENS, lanes)
 
 
-@pytest.mark.parametrize("n_examples", [1, LANES, LANES + 3])
-def test_the_gradient_is_xlas_in_float32(fused, n_examples):
-    assert_is_the_gradient(TUTORIAL, fused, n_examples)
+def test_the_gradient_is_xlas_in_float32(fused):
+    assert_is_the_gradient(ONE_LAYER, fused)
+
+
+def test_the_mean_over_a_batch_is_that_of_its_parts(fused):
+    """Of all sizes: less than a vector, one, and more."""
+    params, tokens = draw(ONE_LAYER, n_examples=2 * LANES + 3, scale=0.5)
+    parts = np.split(tokens, [1, 1 + LANES])
+    weighted = sum(len(part) * flat(fused(params, part)) for part in parts)
+    whole = flat(fused(params, tokens))
+    np.testing.assert_allclose(weighted / len(tokens), whole, atol=1e-6 * np.abs(whole).max())
 
 
 SMALL = TUTORIAL.replace(n_layers=1, attn_only=True, d_model=2, d_head=1, n_heads=2)
@@ -81,7 +91,8 @@ def test_the_gradient_is_xlas_in_float64():
     assert_is_the_gradient(cfg, built(cfg))
 
 
-@pytest.mark.parametrize("lanes", [4, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [4, 8])
 def test_the_gradient_is_xlas_in_shorter_vectors(lanes):
     assert_is_the_gradient(SMALL, built(SMALL, lanes))
 
@@ -116,7 +127,7 @@ def test_the_gradient_of_any_model_is_xlas(cfg):
 
 def models(n, n_examples=3):
     """Random parameters of several models, and the tokens of each."""
-    each = [draw(TUTORIAL, n_examples, seed=i) for i in range(n)]
+    each = [draw(ONE_LAYER, n_examples, seed=i) for i in range(n)]
     return jax.tree.map(lambda *xs: np.stack(xs), *each)
 
 
@@ -134,13 +145,13 @@ def test_under_vmap_a_model_has_the_same_bits_in_any_lane_and_company(fused):
         assert_same_bits(some, jax.tree.map(lambda x, at=chosen: x[at], all_of_them))
 
 
-def test_under_vmap_it_is_xlas_gradient(fused):
-    params, tokens = models(3)
-    expected = jax.vmap(jax.jit(jax.value_and_grad(loss_of(TUTORIAL))))(params, tokens)
-    found = jax.vmap(jax.vmap(fused))(*jax.tree.map(lambda x: x[:, None], (params, tokens)))
-    np.testing.assert_allclose(
-        flat(found), flat(expected), atol=1e-4 * np.abs(flat(expected)).max()
+def test_vmap_may_be_nested(fused):
+    params, tokens = models(6)
+    expected = jax.vmap(fused)(params, tokens)
+    nested = jax.vmap(jax.vmap(fused))(
+        *jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (params, tokens))
     )
+    assert_same_bits(jax.tree.map(lambda x: x.reshape(6, *x.shape[2:]), nested), expected)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
@@ -165,28 +176,6 @@ def test_a_nan_in_any_parameter_that_matters_reaches_the_loss(fused):
     assert np.isnan(loss).all()
 
 
-def test_it_trains_inside_jit_scan_and_vmap(fused):
-    optimizer = optax.adamw(1e-2)
-    params, tokens = models(3, n_examples=40)
-
-    def trained(value_and_grad, params, tokens):
-        def step(carry, batch):
-            params, state = carry
-            loss, grads = value_and_grad(params, batch)
-            updates, state = optimizer.update(grads, state, params)
-            return (optax.apply_updates(params, updates), state), loss
-
-        return jax.lax.scan(step, (params, optimizer.init(params)), tokens.reshape(10, 4, LENGTH))[
-            1
-        ]
-
-    found, expected = (
-        jax.jit(jax.vmap(lambda p, t, f=f: trained(f, p, t)))(params, tokens)
-        for f in (fused, jax.value_and_grad(loss_of(TUTORIAL)))
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
-
-
 def square_loss(params, tokens):
     """A small loss with all kinds of arrays."""
     return ((params["a"][tokens] * params["b"]) ** 2).sum((1, 2)).mean()
@@ -194,6 +183,29 @@ def square_loss(params, tokens):
 
 SQUARE = {"a": np.ones((3, 2), np.float32), "b": np.float32(2)}
 EXAMPLES = np.array([[0, 1], [2, 2], [1, 0]], np.int32)
+
+
+@pytest.mark.parametrize("lanes", [None, 4, 8])
+def test_it_trains_inside_jit_scan_and_vmap(lanes):
+    optimizer = optax.adamw(1e-2)
+    rng = np.random.default_rng(0)
+    params = {"a": rng.normal(size=(3, 3, 2)).astype(np.float32), "b": np.ones(3, np.float32)}
+    batches = rng.integers(0, 3, (3, 10, 5, 2), np.int32)
+
+    def trained(value_and_grad, params, batches):
+        def step(carry, batch):
+            params, state = carry
+            loss, grads = value_and_grad(params, batch)
+            updates, state = optimizer.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), loss
+
+        return jax.lax.scan(step, (params, optimizer.init(params)), batches)[1]
+
+    found, expected = (
+        jax.jit(jax.vmap(lambda p, b, f=f: trained(f, p, b)))(params, batches)
+        for f in (build(square_loss, SQUARE, 2, 3, lanes), jax.value_and_grad(square_loss))
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_parameters_may_be_any_pytree():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -21,10 +22,19 @@ from revinc.objective import Objective, make_objective
 from revinc.weights import StateDict, parameter_shapes
 
 State = tuple[Params, optax.OptState]
+ValueAndGrad = Callable[[Params, Int[Array, "batch seq"]], tuple[Float[Array, ""], Params]]
+Gradient = Callable[[HookedTransformerConfig, Objective], ValueAndGrad]
+"""How an engine has `mean_loss` and its gradient by the parameters computed."""
+
 Counted = tuple[Float[Array, "*models splits"], Int[Array, "*models splits"]]
 
 EVALUATED_AT_ONCE = 1024
 """Sequences that an evaluation holds in memory together."""
+
+
+def gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
+    """JAX's own derivative of the loss, which XLA compiles with what is around it."""
+    return jax.value_and_grad(lambda params, batch: mean_loss(cfg, params, batch, objective))
 
 
 class XlaEngine:
@@ -58,6 +68,7 @@ class XlaEngine:
             self.cfg,
             self._fixed,
             self._objective,
+            gradient_by_xla,
             jax.tree.map(lambda rate: jnp.asarray(rate, self.cfg.dtype), self._rates),
             state,
             tokens,
@@ -123,21 +134,21 @@ def update(
     rates: Rates,
     state: State,
     batch: Int[Array, "batch seq"],
+    gradient: Gradient = gradient_by_xla,
 ) -> tuple[State, Float[Array, ""]]:
     """One training step on the sequences of `batch`, and their mean loss before it."""
     params, opt_state = state
-    loss, grads = jax.value_and_grad(lambda params: mean_loss(cfg, params, batch, objective))(
-        params
-    )
+    loss, grads = gradient(cfg, objective)(params, batch)
     updates, opt_state = make_optimizer(fixed, rates).update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
 
-@partial(jax.jit, static_argnames=("cfg", "fixed", "objective"))
+@partial(jax.jit, static_argnames=("cfg", "fixed", "objective", "gradient"))
 def advance(
     cfg: HookedTransformerConfig,
     fixed: Fixed,
     objective: Objective,
+    gradient: Gradient,
     rates: Rates,
     state: State,
     tokens: Int[Array, "n_sequences seq"],
@@ -148,7 +159,7 @@ def advance(
 
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        state, loss = update(cfg, fixed, objective, rates, state, tokens[batches[i]])
+        state, loss = update(cfg, fixed, objective, rates, state, tokens[batches[i]], gradient)
         return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(batches), cfg.dtype)

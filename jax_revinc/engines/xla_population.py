@@ -13,10 +13,12 @@ from jaxtyping import Bool, Float, Int
 
 from jax_revinc.engines.xla import (
     Counted,
+    Gradient,
     State,
     advance,
     as_metrics,
     count,
+    gradient_by_xla,
     identity_on,
     in_words,
     padded,
@@ -76,6 +78,7 @@ class XlaPopulation:
         self.identity = {**identity_on(device), "width": str(width)}
         self.device = in_words(device)
         self._device = device
+        self._gradient: Gradient = gradient_by_xla
         self._fixed, _ = optimizer_numbers(cfg)
         self._capacity = chunk_capacity(cfg)
         self._data = make_dataset(cfg)
@@ -104,6 +107,7 @@ class XlaPopulation:
             self.cfg,
             self._fixed,
             self._objective,
+            self._gradient,
             running.rates,
             running.state,
             self._tokens_of(tokens),
@@ -142,11 +146,14 @@ def start_all(fixed: Fixed, rates: Rates, params: Params) -> State:
     return params, jax.vmap(lambda r, p: make_optimizer(fixed, r).init(p))(rates, params)
 
 
-@partial(jax.jit, static_argnames=("cfg", "fixed", "objective"), donate_argnames="state")
+@partial(
+    jax.jit, static_argnames=("cfg", "fixed", "objective", "gradient"), donate_argnames="state"
+)
 def advance_all(
     cfg: HookedTransformerConfig,
     fixed: Fixed,
     objective: Objective,
+    gradient: Gradient,
     rates: Rates,
     state: State,
     tokens: Int[Array, "*models n_sequences seq"],
@@ -155,7 +162,7 @@ def advance_all(
 ) -> tuple[State, Float[Array, "models capacity"]]:
     """`advance` for every model."""
     axes = (0, 0, model_axis(tokens), 0, None)
-    return jax.vmap(partial(advance, cfg, fixed, objective), in_axes=axes)(
+    return jax.vmap(partial(advance, cfg, fixed, objective, gradient), in_axes=axes)(
         rates, state, tokens, batches, n_steps
     )
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jax_revinc.engines import XlaPopulation
+from jax_revinc.engines import POPULATION_ENGINES
 from jax_revinc.population.chunks import DIVERGED, curve_names
 from jax_revinc.population.handle import Population
 from jax_revinc.population.processes import announced, wait_for_first
@@ -28,6 +28,7 @@ from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS, PopulationEngine, evaluation_steps
 from revinc.sweep import IDENTITY, run_of
 from revinc.trainer import Interrupted, boundaries
+from revinc.validation import require_choice
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -39,6 +40,7 @@ def train_population(
     out: str | Path,
     *,
     resume: bool = False,
+    engine: str | None = None,
     width: int | None = None,
     progress: Progress | None = None,
 ) -> Population:
@@ -54,7 +56,8 @@ def train_population(
             are left alone.
         out: the store's folder.
         resume: go on with the population in `out`, or add to it.
-        width: models that a device trains side by side; by default what suits the platform, or the store's.
+        engine: one of `jax_revinc.engines.POPULATION_ENGINES`; by default the store's, or ``xla``.
+        width: models that a device trains side by side; by default the store's, or what suits the engine.
         progress: where progress is shown; silent by default.
 
     Raises:
@@ -68,10 +71,14 @@ def train_population(
         raise UserError("there are no models to train")
     path, progress = Path(out), progress or Progress(quiet=True)
     process, n_processes = jax.process_index(), jax.process_count()
-    if width is None and (path / CONFIG).exists():
-        width = read_store(path).width
+    if (path / CONFIG).exists():
+        begun = read_store(path)
+        width = begun.width if width is None else width
+        engine = begun.engine["name"] if engine is None else engine
+    engine = "xla" if engine is None else engine
+    require_choice("engine", engine, tuple(POPULATION_ENGINES))
     engines: list[PopulationEngine] = [
-        XlaPopulation(cfg, width, device) for device in jax.local_devices()
+        POPULATION_ENGINES[engine](cfg, width, device) for device in jax.local_devices()
     ]
     identity = engines[0].identity
     with ExitStack() as stack, resumable(path):

@@ -1,0 +1,1 @@
+"""A compiled SIMD program made from the jaxpr of the one Flax model."""

@@ -1,0 +1,74 @@
+"""From a loss in JAX to a program of scalars that computes it and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from jax_revinc.engines.fused.algebra import Algebra
+from jax_revinc.engines.fused.dag import INT, PARAMETER, TOKEN, Program
+from jax_revinc.engines.fused.errors import NotFusible
+from jax_revinc.engines.fused.indexing import Scalars
+from jax_revinc.engines.fused.primitives import CALLS, RULES, as_scalars
+
+Loss = Callable[[Any, jax.Array], jax.Array]
+"""From parameters (any pytree) and token ids of shape [batch seq] to their mean loss over the examples."""
+
+
+def trace(loss: Loss, params: Any, length: int, n_tokens: int) -> Program:
+    """The program of one example: its loss, and the loss' derivative by every parameter, in `params`' order.
+
+    Args:
+        loss: what is differentiated.
+        params: arrays, or their shapes and types.
+        length: tokens of an example.
+        n_tokens: token ids are below it.
+
+    Raises:
+        NotFusible: for a primitive that `primitives` does not list, or too large a program.
+    """
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), params)
+    tokens = jax.ShapeDtypeStruct((1, length), np.int32)
+    jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(shapes, tokens)
+    algebra = Algebra()
+    leaves, count = [], 0
+    for leaf in jax.tree.leaves(shapes):
+        numbers = [algebra.make(PARAMETER, count + i) for i in range(leaf.size)]
+        leaves.append(np.array(numbers, object).reshape(leaf.shape))
+        count += leaf.size
+    ids = [algebra.make(TOKEN, i, kind=INT, bounds=(0, n_tokens - 1)) for i in range(length)]
+    example = np.array(ids, object).reshape(1, length)
+    results = run(algebra, jaxpr.jaxpr, jaxpr.consts, [*leaves, example])
+    outputs = tuple(scalar for array in results for scalar in array.flat)
+    return Program(outputs, count, length)
+
+
+def run(
+    algebra: Algebra, jaxpr: core.Jaxpr, consts: Sequence[Any], args: Sequence[Scalars]
+) -> list[Scalars]:
+    """What a jaxpr returns, on arrays of scalars."""
+    values: dict[core.Var, Scalars] = {}
+
+    def read(atom: Any) -> Scalars:
+        return as_scalars(atom.val) if isinstance(atom, core.Literal) else values[atom]
+
+    values.update(zip(jaxpr.constvars, map(as_scalars, consts), strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+    for equation in jaxpr.eqns:
+        name, operands = equation.primitive.name, [read(atom) for atom in equation.invars]
+        results: Sequence[Scalars]
+        if name in CALLS:
+            called = equation.params[CALLS[name]]
+            open_jaxpr = getattr(called, "jaxpr", called)
+            results = run(algebra, open_jaxpr, getattr(called, "consts", ()), operands)
+        elif name in RULES:
+            shape = equation.outvars[0].aval.shape  # type: ignore[attr-defined]
+            results = RULES[name](algebra, equation.params, shape, operands)
+        else:
+            raise NotFusible(f"it uses JAX's {name}, which the fused engine does not know")
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]

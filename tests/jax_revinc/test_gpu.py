@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jax_revinc import TrainConfig, numerics, train
-from jax_revinc.engines.xla import XlaEngine, advance, count
+from jax_revinc.engines.xla import XlaEngine, advance, count, gradient_by_xla
 from jax_revinc.optimizer import optimizer_numbers
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset

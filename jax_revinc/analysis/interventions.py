@@ -63,7 +63,8 @@ def sweep(
 
             def tap(name: str, activation: Array) -> Array:
                 for number, (hook, axes) in enumerate(sites):
-                    if name == hook:
+                    # A norm may see several inputs; the cache, and so the sweep, has those of the last one's shape.
+                    if name == hook and activation.shape == replacements[hook].shape:
                         touched = selects(selected, number, axes, activation.shape)
                         activation = jnp.where(touched, replacements[hook], activation)
                 return activation

@@ -71,7 +71,7 @@ def test_a_run_of_any_model_can_be_trained_and_read(run_cli, tmp_path, name):
     for command in (
         ["report"],
         ["inspect", "--layer", "1", "--sample", "0", "3"],
-        ["inspect", "--tables", "ablation", "patching", "circuits"],
+        ["inspect", "--tables", "ablation", "patching"],
     ):
         outcome = run_cli(command[0], tmp_path, *command[1:])
         assert outcome.status == 0, outcome.err

@@ -23,7 +23,15 @@ def lower():
     with numerics(CFG.model):
         state = XlaEngine(CFG).start(draw_weights(CFG))
         traced = advance.trace(
-            CFG.model, fixed, make_objective(CFG), rates, state, data.tokens, batches, 100
+            CFG.model,
+            fixed,
+            make_objective(CFG),
+            gradient_by_xla,
+            rates,
+            state,
+            data.tokens,
+            batches,
+            100,
         )
     return lambda platform: traced.lower(lowering_platforms=(platform,)).as_text()
 

@@ -13,11 +13,20 @@ from jax_revinc.engines.fused.errors import NotFusible
 MOST_NODES = 600_000
 """Nodes that a graph may have before those that nothing depends on are dropped: minutes of building."""
 
-FLOAT, INT, MASK = "float", "int", "mask"
-"""The kinds of values: real numbers, small integers with known bounds, truth values."""
+FLOAT = "float"
+"""The kind of real numbers."""
 
-PARAMETER, TOKEN = "parameter", "token"
-"""The operations of the leaves. Their only argument is an index, not a scalar."""
+INT = "int"
+"""The kind of small integers with known bounds."""
+
+MASK = "mask"
+"""The kind of truth values."""
+
+PARAMETER = "parameter"
+"""The operation of a parameter. Its only argument is an index, not a scalar."""
+
+TOKEN = "token"
+"""The operation of a token id, likewise."""
 
 
 class Node:

@@ -54,8 +54,10 @@ class WeightArrays:
                 self._open(name)[self._rows(piece)].write(self._filled_up(array))
                 for name, array in weights.items()
             ]
-            for write in pending:
-                write.result()
+            # All come to their end before the first error is raised: none leaves its lock file behind.
+            failed = [error for write in pending if (error := write.exception()) is not None]
+            if failed:
+                raise failed[0]
         except ValueError as error:
             raise OSError(f"the weights can't be written: {first_sentence(error)}") from error
 

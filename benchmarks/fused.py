@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.interleaving import Timing, interleave
 from benchmarks.machine import describe_machine
 from benchmarks.stopwatch import seconds
-from benchmarks.tables import timing_sheet
+from benchmarks.tables import compared, timing_sheet
 from jax_revinc import PRESETS
 from jax_revinc.engines import FusedPopulation, XlaPopulation
 from jax_revinc.training import draw_weights
@@ -72,9 +72,9 @@ def fused_command(args: argparse.Namespace) -> None:
     built, timings = time_steps(args.rounds)
     sheet = timing_sheet("model-step", list(timings.values()), unit="us", scale=1e6)
     console.print(sheet.for_terminal())
-    ratios = timings["XLA"].ratios_to(timings["fused"])
-    low, high = ratios.range
-    console.print(f"fused is {ratios.median:.1f} ({low:.1f} .. {high:.1f}) times as fast as XLA")
+    ours, *others = timings.values()
+    for sentence in compared(ours, others):
+        console.print(sentence)
     console.print(f"the fused engine's first {STEPS} steps, building included, took {built:.1f} s")
 
 

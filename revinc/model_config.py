@@ -281,6 +281,11 @@ class HookedTransformerConfig:
             return self.n_heads
         return self.n_key_value_heads
 
+    @property
+    def has_positions_in_stream(self) -> bool:
+        """Whether positions are added to the residual stream; elsewhere attention alone tells them apart, or nothing."""
+        return self.positional_embedding_type == "standard"
+
     def replace(self, **changes: Any) -> HookedTransformerConfig:
         """A copy with other values. Fields that hold their derived value are derived anew.
 

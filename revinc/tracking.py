@@ -100,9 +100,10 @@ def tracking(
 
         def reached(point: Checkpoint) -> None:
             nonlocal logged
-            rows = measured_since(logged, point, run.config)
-            for log in logs:
-                log(rows)
+            if logs:  # without them there is nothing to gather from the history
+                rows = measured_since(logged, point, run.config)
+                for log in logs:
+                    log(rows)
             logged = point.step
 
         yield reached

@@ -143,7 +143,7 @@ def center_writing_weights(state_dict: Weights, cfg: HookedTransformerConfig) ->
     """
     require_harmless("center_writing_weights", cfg)
     writers = ["embed.W_E", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out"]
-    if cfg.positional_embedding_type == "standard":
+    if cfg.has_positions_in_stream:
         writers.append("pos_embed.W_pos")
     return {
         name: weight - weight.mean(-1, keepdims=True) if name.endswith(tuple(writers)) else weight

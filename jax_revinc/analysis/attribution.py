@@ -451,7 +451,7 @@ def n_attentions_before(cfg: HookedTransformerConfig, fed: int, mlp_input: bool)
 
 def embeddings(cfg: HookedTransformerConfig, cache: ActivationCache) -> list[Block]:
     """What the stream begins with: positions are in it if they are added there."""
-    names = ["embed", "pos_embed"] if cfg.positional_embedding_type == "standard" else ["embed"]
+    names = ["embed", "pos_embed"] if cfg.has_positions_in_stream else ["embed"]
     return [Block((name,), cache[f"hook_{name}"][None]) for name in names]
 
 

@@ -41,10 +41,6 @@ class QKCircuit(NamedTuple):
     position_position: Float[Array, "n_layers n_heads n_ctx n_ctx"]
 
 
-POSITIONS_IN_STREAM = {"standard": ("pos_embed.W_pos",)}
-"""What positions write into the residual stream, by ``positional_embedding_type``; others write nothing."""
-
-
 class SVD(NamedTuple):
     """``circuit = U @ diag(S) @ V.T``; V holds its vectors in columns, as TransformerLens' FactoredMatrix."""
 
@@ -86,7 +82,7 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
     Where positions are not in the residual stream (rotary, alibi, shortformer, none) their parts are empty.
     """
     folded = fold_layer_norm(model)
-    in_stream = ["embed.W_E", *POSITIONS_IN_STREAM.get(model.cfg.positional_embedding_type, ())]
+    in_stream = ["embed.W_E", *["pos_embed.W_pos"] * model.cfg.has_positions_in_stream]
     W_E_pos_XM = jnp.concatenate([folded.params[name] for name in in_stream])
     Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_Q"))
     K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_K"))
@@ -109,7 +105,7 @@ def qk_view(
         "position" or "token"; the matrices, of as many positions as have labels; the labels.
     """
     circuit = qk_circuit(model)
-    if model.cfg.positional_embedding_type in POSITIONS_IN_STREAM:
+    if model.cfg.has_positions_in_stream:
         n = len(positions)
         return "position", np.asarray(circuit.position_position)[..., :n, :n], positions
     return "token", np.asarray(circuit.token_token), tokens

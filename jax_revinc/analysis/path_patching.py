@@ -87,7 +87,7 @@ class PathPatches(NamedTuple):
 def senders(cfg: HookedTransformerConfig) -> list[Sender]:
     """All that write, in order of execution."""
     found = [Sender("embed", "hook_embed")]
-    if cfg.positional_embedding_type == "standard":
+    if cfg.has_positions_in_stream:
         found.append(Sender("pos_embed", "hook_pos_embed"))
     for layer in range(cfg.n_layers):
         block = f"blocks.{layer}"

@@ -497,23 +497,22 @@ def test_a_slider_shows_the_circuit_forming(opened, run, figures):
 
 
 def test_figures_follow_the_colour_scheme_and_paper_is_light(opened):
+    from playwright.sync_api import expect  # it waits: a page hears of a new scheme after a while
+
     tab, _ = opened
     title = tab.locator("[data-figure='loss'] .gtitle")
 
-    def drawn_in(theme):
+    def is_drawn_in(theme):
         colour = [int(theme.ink[i : i + 2], 16) for i in (1, 3, 5)]
-        return (
-            title.evaluate("t => getComputedStyle(t).fill")
-            == f"rgb({colour[0]}, {colour[1]}, {colour[2]})"
-        )
+        expect(title).to_have_css("fill", "rgb({}, {}, {})".format(*colour))
 
-    assert drawn_in(LIGHT)
+    is_drawn_in(LIGHT)
     tab.emulate_media(color_scheme="dark")
-    assert drawn_in(DARK)
+    is_drawn_in(DARK)
     tab.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert drawn_in(LIGHT)
+    is_drawn_in(LIGHT)
     tab.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert drawn_in(DARK)
+    is_drawn_in(DARK)
 
 
 def test_nothing_sticks_out_of_a_telephone(opened):

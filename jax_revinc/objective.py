@@ -61,3 +61,14 @@ def mean_loss(
     """The training loss: mean cross-entropy over every predicted token of every example."""
     logits, targets = predictions(cfg, params, tokens, objective.predicted)
     return token_losses(logits, targets, objective.label_smoothing).mean()
+
+
+def summed(
+    cfg: HookedTransformerConfig,
+    params: Params,
+    sequence: Int[Array, " seq"],
+    predicted: tuple[int, ...],
+) -> tuple[Float[Array, ""], Int[Array, ""]]:
+    """What an evaluation counts in one sequence: the predicted tokens' summed loss, and how many are right."""
+    logits, targets = predictions(cfg, params, sequence[None], predicted)
+    return token_losses(logits, targets).sum(), (logits.argmax(-1) == targets).sum()

@@ -193,6 +193,11 @@ class Algebra(Graph):
     def min(self, a: Scalar, b: Scalar) -> Scalar:
         return self.neg(self.max(self.neg(a), self.neg(b)))
 
+    def sign(self, a: Scalar) -> Scalar:
+        """1 or -1, and zeros and NaN as they are."""
+        negative = self.select(self.compare("lt", a, 0.0), a, -1.0)
+        return self.select(self.compare("gt", a, 0.0), negative, 1.0)
+
     def compare(self, op: str, a: Scalar, b: Scalar) -> Scalar:
         """Whether `a` is less than `b`, and so on (see `COMPARISONS`)."""
         holds = COMPARISONS[op]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from jax_revinc.engines.fused.dag import PARAMETER, TOKEN, Node, Program, Scalar
-from jax_revinc.engines.fused.units import Unit
+from jax_revinc.engines.fused.units import named_numbers
 
 CHUNK = 300
 """Numbers between two barriers: enough to schedule within, few enough that a compiler stays quick."""
@@ -58,11 +58,12 @@ class Scratch:
         self._free += [self.places.pop(id) for id in list(ids)]
 
 
-def kernel(program: Program, units: Sequence[Unit]) -> tuple[str, int]:
-    """Statements that add a program's outputs to `g`, and the numbers that they keep in `s` meanwhile.
+def kernel(program: Program, assign: str = "=") -> tuple[str, int]:
+    """Statements that assign a program's outputs to `g`, and how many numbers they keep in `s` meanwhile.
 
-    `p` are the parameters, scalars or vectors, and `t` the tokens.
+    `p` are the parameters, scalars or vectors, and `t` the tokens. With ``+=`` outputs are added up.
     """
+    units = named_numbers(program)
     named = {unit.node.id for unit in units}
     outputs: dict[int, list[int]] = {}
     for i, output in enumerate(program.outputs):
@@ -75,7 +76,7 @@ def kernel(program: Program, units: Sequence[Unit]) -> tuple[str, int]:
     scratch = Scratch()
     lines = []
     for k, chunk in enumerate(chunks):
-        lines.append("{")
+        lines.append("BARRIER {" if k else "{")
         here = set()
         for unit in chunk:
             id = unit.node.id
@@ -85,14 +86,14 @@ def kernel(program: Program, units: Sequence[Unit]) -> tuple[str, int]:
                     here.add(node.id)
             lines.append(f"const V v{id} = {written(unit.node, named)};")
             here.add(id)
-            lines += [f"g[{i}] += v{id};" for i in outputs.get(id, ())]
+            lines += [f"g[{i}] {assign} v{id};" for i in outputs.get(id, ())]
             if last_read.get(id, k) > k:
                 lines.append(f"s[{scratch.keep(id)}] = v{id};")
-        lines.append("BARRIER }")
+        lines.append("}")
         scratch.forget(id for id in scratch.places if last_read[id] == k)
     for i, output in enumerate(program.outputs):
         if not isinstance(output, Node) or output.id not in named:
-            lines.append(f"g[{i}] += {operand(output, named)};")
+            lines.append(f"g[{i}] {assign} {operand(output, named)};")
     return "\n".join(lines), scratch.size
 
 

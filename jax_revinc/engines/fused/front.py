@@ -1,4 +1,4 @@
-"""From a loss in JAX to a program of scalars that computes it and its gradient."""
+"""From a function of one example in JAX to a program of scalars that computes it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.indexing import Scalars
 from jax_revinc.engines.fused.primitives import CALLS, RULES, as_scalars
 
-Loss = Callable[[Any, jax.Array], jax.Array]
-"""From parameters (any pytree) and token ids of shape [batch seq] to their mean loss over the examples."""
 
-
-def trace(loss: Loss, params: Any, length: int, n_tokens: int) -> Program:
-    """The program of one example: its loss, and the loss' derivative by every parameter, in `params`' order.
+def trace(function: Callable[..., Any], params: Any, length: int, n_tokens: int) -> Program:
+    """The program of one example: all numbers that `function` returns for it, in order.
 
     Args:
-        loss: what is differentiated.
+        function: of parameters (any pytree) and token ids of shape [1 seq].
         params: arrays, or their shapes and types.
         length: tokens of an example.
         n_tokens: token ids are below it.
@@ -33,7 +30,7 @@ def trace(loss: Loss, params: Any, length: int, n_tokens: int) -> Program:
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), params)
     tokens = jax.ShapeDtypeStruct((1, length), np.int32)
-    jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(shapes, tokens)
+    jaxpr = jax.make_jaxpr(function)(shapes, tokens)
     algebra = Algebra()
     leaves, count = [], 0
     for leaf in jax.tree.leaves(shapes):
@@ -59,16 +56,25 @@ def run(
     values.update(zip(jaxpr.constvars, map(as_scalars, consts), strict=True))
     values.update(zip(jaxpr.invars, args, strict=True))
     for equation in jaxpr.eqns:
-        name, operands = equation.primitive.name, [read(atom) for atom in equation.invars]
-        results: Sequence[Scalars]
-        if name in CALLS:
-            called = equation.params[CALLS[name]]
-            open_jaxpr = getattr(called, "jaxpr", called)
-            results = run(algebra, open_jaxpr, getattr(called, "consts", ()), operands)
-        elif name in RULES:
-            shape = equation.outvars[0].aval.shape  # type: ignore[attr-defined]
-            results = RULES[name](algebra, equation.params, shape, operands)
-        else:
-            raise NotFusible(f"it uses JAX's {name}, which the fused engine does not know")
+        results = results_of(algebra, equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def results_of(
+    algebra: Algebra, equation: core.JaxprEqn, operands: list[Scalars]
+) -> Sequence[Scalars]:
+    """What one equation computes from arrays of scalars.
+
+    Raises:
+        NotFusible: for a primitive that `primitives` does not list.
+    """
+    name = equation.primitive.name
+    if name in CALLS:
+        called = equation.params[CALLS[name]]
+        open_jaxpr = getattr(called, "jaxpr", called)
+        return run(algebra, open_jaxpr, getattr(called, "consts", ()), operands)
+    if name not in RULES:
+        raise NotFusible(f"it uses JAX's {name}, which the fused engine does not know")
+    shape = equation.outvars[0].aval.shape  # type: ignore[attr-defined]
+    return RULES[name](algebra, equation.params, shape, operands)

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.custom_batching import custom_vmap
 from jaxtyping import Float, Int
 
-from jax_revinc.engines.fused.build import shared_library
+from jax_revinc.engines.fused.agreement import require_agreement
 from jax_revinc.engines.fused.compiler import CannotBuild
-from jax_revinc.engines.fused.cpu import lane_width
 from jax_revinc.engines.fused.errors import NotFusible
-from jax_revinc.engines.fused.front import Loss, trace
-from jax_revinc.engines.fused.source import C_TYPES, FLAGS, source
+from jax_revinc.engines.fused.front import trace
+from jax_revinc.engines.fused.source import gradient_source, layout_of
+from jax_revinc.engines.fused.target import registered
 
 Tokens = Int[Array, "batch seq"]
+
+Loss = Callable[[Any, Tokens], Float[Array, ""]]
+"""From parameters (any pytree) and token ids to their mean loss over the examples."""
+
 ValueAndGrad = Callable[[Any, Tokens], tuple[Float[Array, ""], Any]]
 
 
@@ -31,8 +35,8 @@ def fused_value_and_grad(
     """`jax.value_and_grad` of `loss`, as one compiled program for the CPU.
 
     The result may be called inside `jax.jit`, loops and `jax.vmap`. Examples share vectors, or, within `vmap`,
-    models do: then what becomes of a model depends on no other. It is built when it is first called with
-    parameters of some shapes, which takes seconds, once per machine.
+    models do: then what becomes of a model depends on no other. Each of the two programs is built when it is first
+    called with parameters of some shapes, which takes seconds, once per machine.
 
     Args:
         loss: of parameters (any pytree of float32 or of float64 arrays) and token ids of shape [batch seq]; a
@@ -48,89 +52,113 @@ def fused_value_and_grad(
     by_xla = jax.value_and_grad(loss)
 
     @functools.cache
-    def for_shapes(structure: Any, shapes: tuple[Any, ...], length: int) -> ValueAndGrad:
+    def for_shapes(structure: Any, shapes: tuple[Any, ...], length: int, many: bool) -> ValueAndGrad:
+        params = jax.tree.unflatten(structure, shapes)
         try:
-            return build(loss, jax.tree.unflatten(structure, shapes), length, n_tokens, lanes)
+            return build(loss, params, length, n_tokens, lanes, many=many)
         except (NotFusible, CannotBuild) as why:
             if not fallback:
                 raise
             warnings.warn(f"XLA runs this loss, for it can't be fused: {why}", stacklevel=4)
-            return by_xla
+            return jax.vmap(by_xla) if many else by_xla
 
-    def value_and_grad(params: Any, tokens: Tokens) -> tuple[Float[Array, ""], Any]:
+    def called(params: Any, tokens: Tokens, many: bool) -> tuple[Float[Array, "*models"], Any]:
         leaves, structure = jax.tree.flatten(params)
-        shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        return for_shapes(structure, shapes, jnp.shape(tokens)[-1])(params, tokens)
+        own = [jnp.shape(leaf)[many:] for leaf in leaves]
+        shapes = tuple(
+            jax.ShapeDtypeStruct(shape, jnp.result_type(leaf))
+            for shape, leaf in zip(own, leaves, strict=True)
+        )
+        return for_shapes(structure, shapes, jnp.shape(tokens)[-1], many)(params, tokens)
+
+    @custom_vmap
+    def value_and_grad(params: Any, tokens: Tokens) -> tuple[Float[Array, ""], Any]:
+        return called(params, tokens, many=False)
+
+    @value_and_grad.def_vmap
+    def _(n: int, batched: Any, params: Any, tokens: Tokens) -> Any:
+        params, tokens = with_models(n, batched, (params, tokens))
+        results = called(params, tokens, many=True)
+        return results, jax.tree.map(lambda _: True, results)
 
     return value_and_grad
 
 
+def with_models(n: int, batched: Any, args: Any) -> Any:
+    """Arguments under `vmap`, those without an axis of n models repeated along one."""
+    return jax.tree.map(
+        lambda x, has_axis: x if has_axis else jnp.broadcast_to(x, (n, *jnp.shape(x))),
+        args,
+        tuple(batched),
+    )
+
+
 def build(
-    loss: Loss, params: Any, length: int, n_tokens: int, lanes: int | None = None
+    loss: Loss,
+    params: Any,
+    length: int,
+    n_tokens: int,
+    lanes: int | None = None,
+    *,
+    many: bool = False,
 ) -> ValueAndGrad:
     """`fused_value_and_grad` for parameters of given shapes and types, or an error.
+
+    Args:
+        many: whether parameters and tokens will have an axis of models first.
 
     Raises:
         NotFusible: if the loss can't be fused, or if its gradient turns out to differ from XLA's.
         CannotBuild: without a compiler that works.
     """
-    if jax.default_backend() != "cpu":
-        raise NotFusible(f"JAX runs on {jax.default_backend()}, and fused programs on the CPU")
-    leaves, structure = jax.tree.flatten(params)
-    dtypes = {leaf.dtype.name for leaf in leaves}
-    if len(dtypes) != 1 or not dtypes <= C_TYPES.keys():
-        raise NotFusible(f"its parameters are {' and '.join(sorted(dtypes))}")
-    dtype = leaves[0].dtype
-    lanes = lane_width(dtype) if lanes is None else lanes
-    program = trace(loss, params, length, n_tokens)
-    target = registered(source(program, [leaf.size for leaf in leaves], dtype, lanes))
-    results = [
-        jax.ShapeDtypeStruct(shape, dtype) for shape in ((), *(leaf.shape for leaf in leaves))
-    ]
-    call = jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")
-
-    def value_and_grad(params: Any, tokens: Tokens) -> tuple[Float[Array, ""], Any]:
-        value, *gradient = call(*jax.tree.leaves(params), jnp.asarray(tokens, jnp.int32))
-        return value, jax.tree.unflatten(structure, gradient)
-
-    with jax.ensure_compile_time_eval():
-        check(value_and_grad, loss, params, (lanes + 1, length), n_tokens)
+    layout = layout_of(params, lanes, many)
+    program = trace(jax.value_and_grad(loss), params, length, n_tokens)
+    value_and_grad = gradient_call(gradient_source(program, layout), params, many)
+    check(value_and_grad, loss, params, (layout.lanes + 1, length), n_tokens, many)
     return value_and_grad
 
 
-@functools.cache
-def registered(text: str) -> str:
-    """The name by which XLA calls the program of this source."""
-    name = f"jax_revinc_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    handler = shared_library(text, FLAGS).value_and_grad
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
-    return name
+def gradient_call(source: str, params: Any, many: bool) -> ValueAndGrad:
+    """The call of a source's ``value_and_grad``."""
+    target = registered(source, "value_and_grad")
+    leaves, structure = jax.tree.flatten(params)
+
+    def value_and_grad(params: Any, tokens: Tokens) -> tuple[Float[Array, "*models"], Any]:
+        models = jnp.shape(tokens)[:1] if many else ()
+        results = [
+            jax.ShapeDtypeStruct((*models, *shape), leaves[0].dtype)
+            for shape in ((), *(leaf.shape for leaf in leaves))
+        ]
+        call = jax.ffi.ffi_call(target, results, vmap_method="broadcast_all")
+        value, *gradient = call(*jax.tree.leaves(params), jnp.asarray(tokens, jnp.int32))
+        return value, jax.tree.unflatten(structure, gradient)
+
+    return value_and_grad
 
 
 def check(
-    fused: ValueAndGrad, loss: Loss, params: Any, examples: Sequence[int], n_tokens: int
+    fused: ValueAndGrad,
+    loss: Loss,
+    params: Any,
+    examples: tuple[int, int],
+    n_tokens: int,
+    many: bool,
 ) -> None:
-    """Compare with XLA: one model, and two side by side.
+    """Compare a gradient with XLA's on two random models.
 
     Raises:
         NotFusible: if they differ by more than rounding.
     """
     rng = np.random.default_rng(0)
     leaves, structure = jax.tree.flatten(params)
-    drawn = [jnp.asarray(rng.normal(0, 0.5, (2, *x.shape)), x.dtype) for x in leaves]
-    models = jax.tree.unflatten(structure, drawn)
-    tokens = jnp.asarray(rng.integers(0, n_tokens, (2, *examples), np.int32))
-    expected = jax.jit(jax.vmap(jax.value_and_grad(loss)))(models, tokens)
-    side_by_side = jax.vmap(fused)(models, tokens)
-    alone = [fused(*jax.tree.map(lambda x, i=i: x[i], (models, tokens))) for i in range(2)]
-    one_by_one = jax.tree.map(lambda *each: jnp.stack(each), *alone)
-    tolerance = 1e4 * np.finfo(leaves[0].dtype).eps
-    for found in (side_by_side, one_by_one):
-        error, size = (
-            np.sqrt(sum(np.sum(np.square(x, dtype=float)) for x in jax.tree.leaves(tree)))
-            for tree in (jax.tree.map(jnp.subtract, found, expected), expected)
-        )
-        if not error <= tolerance * size:
-            raise NotFusible(
-                f"its gradient is off by {error / size:.1e} of XLA's, which more than rounding explains"
-            )
+    with jax.ensure_compile_time_eval():
+        drawn = [jnp.asarray(rng.normal(0, 0.5, (2, *x.shape)), x.dtype) for x in leaves]
+        models = jax.tree.unflatten(structure, drawn)
+        tokens = jnp.asarray(rng.integers(0, n_tokens, (2, *examples), np.int32))
+        expected = jax.jit(jax.vmap(jax.value_and_grad(loss)))(models, tokens)
+        if many:
+            found = fused(models, tokens)
+        else:
+            each = [fused(*jax.tree.map(lambda x, i=i: x[i], (models, tokens))) for i in (0, 1)]
+            found = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
+        require_agreement("its gradient is", found, expected, leaves[0].dtype)

@@ -4,12 +4,12 @@ The supported ones, by their names in a jaxpr:
 
 | | |
 |---|---|
-| arithmetic | `add add_any sub mul div neg max min abs square integer_pow sqrt rsqrt exp log tanh logistic erfc` |
+| arithmetic | `add add_any sub mul div neg max min abs sign square integer_pow sqrt rsqrt exp log tanh logistic erfc` |
 | truth | `lt le gt ge eq ne and or not is_finite select_n` |
 | as it is | `copy stop_gradient convert_element_type` |
 | shape | `reshape squeeze transpose broadcast_in_dim rev` |
 | parts | `slice split concatenate pad stack unstack iota` |
-| sums | `reduce_sum reduce_max reduce_min dot_general` |
+| sums | `reduce_sum reduce_max reduce_min argmax dot_general` |
 | indices | `gather scatter-add`, along one dimension, with integers whose bounds are known |
 | calls | `jit pjit closed_call checkpoint remat2 custom_jvp_call custom_vjp_call`, which are inlined |
 """
@@ -193,6 +193,20 @@ def scatter_add_(
     return [scatter_add(algebra, operand, starts, updates, Windows(sizes, *numbers))]
 
 
+def argmax(algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]) -> list[Scalars]:
+    (axis,) = params["axes"]
+
+    def first_largest(numbers: Scalars) -> Scalar:
+        most, where = numbers[0], 0
+        for i, number in enumerate(numbers[1:], start=1):
+            is_more = algebra.compare("gt", number, most)
+            most, where = algebra.max(most, number), algebra.select(is_more, where, i)
+        return where
+
+    rows = np.moveaxis(x[0], axis, -1).reshape(-1, x[0].shape[axis])
+    return [np.fromiter(map(first_largest, rows), object, len(rows)).reshape(shape)]
+
+
 def comparison(op: str) -> Rule:
     return elementwise(lambda algebra, a, b: algebra.compare(op, a, b))
 
@@ -208,6 +222,7 @@ RULES: dict[str, Rule] = {
     "max": elementwise(Algebra.max),
     "min": elementwise(Algebra.min),
     "abs": elementwise(lambda algebra, a: algebra.max(a, algebra.neg(a))),
+    "sign": elementwise(Algebra.sign),
     "square": elementwise(Algebra.square),
     "integer_pow": lambda algebra, params, _, x: [
         each(lambda a: algebra.integer_pow(a, params["y"]), x[0])
@@ -242,6 +257,7 @@ RULES: dict[str, Rule] = {
     "reduce_sum": reduction(Algebra.add, 0.0),
     "reduce_max": reduction(Algebra.max, -math.inf),
     "reduce_min": reduction(Algebra.min, math.inf),
+    "argmax": argmax,
     "dot_general": dot_general,
     "gather": gather_,
     "scatter-add": scatter_add_,

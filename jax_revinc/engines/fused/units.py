@@ -19,7 +19,7 @@ class Unit(NamedTuple):
     reads: tuple[Node, ...]
 
 
-def units(program: Program) -> list[Unit]:
+def named_numbers(program: Program) -> list[Unit]:
     """The named numbers of a program, in order of creation.
 
     That is the order of JAX's own equations, in which what is needed next is near: sorting further for registers

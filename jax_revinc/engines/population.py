@@ -1,43 +1,35 @@
-"""Many runs side by side in one program that XLA compiles, on one device."""
+"""Engines that execute many runs side by side, on one device."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.engines.xla import (
-    Counted,
-    Gradient,
-    State,
-    advance,
-    as_metrics,
-    count,
-    gradient_by_xla,
-    identity_on,
-    in_words,
-    padded,
-)
+from jax_revinc.engines.device import identity_on, in_words
+from jax_revinc.engines.fused_programs import fused_programs
+from jax_revinc.engines.programs import MakePrograms, as_metrics, make_recipe, padded
+from jax_revinc.engines.xla import XlaPrograms
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params
-from jax_revinc.optimizer import Fixed, Rates, make_optimizer, optimizer_numbers
-from revinc import HookedTransformerConfig, TrainConfig
+from jax_revinc.optimizer import Rates, optimizer_numbers
+from revinc import TrainConfig
 from revinc.dataset import Dataset, make_dataset
 from revinc.engine import chunk_capacity
-from revinc.objective import Objective, make_objective
 from revinc.validation import require_int
 from revinc.weights import StateDict, parameter_shapes
 
 CPU_WIDTH = 128
-"""Models that a CPU trains side by side by default: with more, a step costs each no less."""
+"""Models that XLA trains side by side on a CPU by default: with more, a step costs each no less."""
 
 WIDTH = 4096
 """The same elsewhere: a step of few models takes as long there as one of many."""
+
+FUSED_WIDTH = 512
+"""Models of the fused engine: enough that what is done between chunks of steps costs each little."""
 
 
 class Running(NamedTuple):
@@ -47,11 +39,11 @@ class Running(NamedTuple):
     rates: Rates
     tokens: Int[Array | np.ndarray, "*models n_sequences seq"]
     masks: Bool[Array, "models splits n_sequences"]
-    state: State
+    state: Any
 
 
 class XlaPopulation:
-    """See `revinc.engine.PopulationEngine`. A state is that of `XlaEngine`, every array with a model axis first.
+    """See `revinc.engine.PopulationEngine`.
 
     A device always runs the same program, of one width, however few models are left; and several devices
     run one each, not one program together, which XLA compiles otherwise for two devices than for one. So a
@@ -66,24 +58,29 @@ class XlaPopulation:
         UserError: for a width below 1.
     """
 
+    make_programs: ClassVar[MakePrograms] = staticmethod(XlaPrograms)
+
     def __init__(
         self, cfg: TrainConfig, width: int | None = None, device: jax.Device | None = None
     ) -> None:
         device = jax.local_devices()[0] if device is None else device
-        if width is None:
-            width = CPU_WIDTH if device.platform == "cpu" else WIDTH
+        width = self.default_width(device) if width is None else width
         require_int("width", width, at_least=1)
         self.cfg = cfg.model
         self.width = width
-        self.identity = {**identity_on(device), "width": str(width)}
-        self.device = in_words(device)
         self._device = device
-        self._gradient: Gradient = gradient_by_xla
-        self._fixed, _ = optimizer_numbers(cfg)
-        self._capacity = chunk_capacity(cfg)
         self._data = make_dataset(cfg)
         self._is_drawn = cfg.task.is_drawn
-        self._objective = make_objective(cfg)
+        self._capacity = chunk_capacity(cfg)
+        self._programs = self.make_programs(make_recipe(cfg, self._data), True)
+        identity = {**self._programs.identity, **identity_on(device)}
+        self.identity = {**identity, "width": str(width)}
+        self.device = in_words(device)
+
+    @staticmethod
+    def default_width(device: jax.Device) -> int:
+        """The width that suits a device."""
+        return CPU_WIDTH if device.platform == "cpu" else WIDTH
 
     @with_numerics
     def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Running:
@@ -94,7 +91,8 @@ class XlaPopulation:
         tokens = self._tokens_of([data.tokens for data in each_data])
         params = {name: weights[name] for name in parameter_shapes(self.cfg)}
         rates, masks, params = jax.tree.map(self._filled_up, (rates, masks, params))
-        return Running(each_data, rates, tokens, masks, start_all(self._fixed, rates, params))
+        state = self._programs.start(rates, params)
+        return Running(each_data, rates, tokens, masks, state)
 
     @with_numerics
     def advance(
@@ -103,11 +101,7 @@ class XlaPopulation:
         n_models, n_steps, _ = batches.shape
         each = zip(running.data, padded(batches, self._capacity), strict=True)
         tokens, rows = zip(*(data.examples(of_run) for data, of_run in each), strict=True)
-        state, losses = advance_all(
-            self.cfg,
-            self._fixed,
-            self._objective,
-            self._gradient,
+        state, losses = self._programs.advance(
             running.rates,
             running.state,
             self._tokens_of(tokens),
@@ -118,14 +112,12 @@ class XlaPopulation:
 
     @with_numerics
     def evaluate(self, running: Running) -> dict[str, Float[np.ndarray, " models"]]:
-        counted = count_all(
-            self.cfg, self._data.predicted, running.state[0], running.tokens, running.masks
-        )
+        counted = self._programs.count(running.state, running.tokens, running.masks)
         metrics = as_metrics(counted, self._data)
         return {name: values[: len(running.data)] for name, values in metrics.items()}
 
     def weights(self, running: Running) -> StateDict:
-        params, n = running.state[0], len(running.data)
+        params, n = self._programs.params(running.state), len(running.data)
         return {name: np.array(params[name])[:n] for name in parameter_shapes(self.cfg)}
 
     def _tokens_of(
@@ -140,46 +132,16 @@ class XlaPopulation:
         return jax.device_put(of_models[places], self._device)
 
 
-@partial(jax.jit, static_argnames="fixed")
-def start_all(fixed: Fixed, rates: Rates, params: Params) -> State:
-    """The parameters and the optimizer's state of every model before the first update."""
-    return params, jax.vmap(lambda r, p: make_optimizer(fixed, r).init(p))(rates, params)
+class FusedPopulation(XlaPopulation):
+    """`XlaPopulation`, but that losses, gradients, updates and evaluations are one generated program, a model per lane.
 
+    Raises:
+        NotFusible: where the model can't be fused.
+        CannotBuild: where nothing can be compiled.
+    """
 
-@partial(
-    jax.jit, static_argnames=("cfg", "fixed", "objective", "gradient"), donate_argnames="state"
-)
-def advance_all(
-    cfg: HookedTransformerConfig,
-    fixed: Fixed,
-    objective: Objective,
-    gradient: Gradient,
-    rates: Rates,
-    state: State,
-    tokens: Int[Array, "*models n_sequences seq"],
-    batches: Int[Array, "models capacity batch"],
-    n_steps: Int[Array, ""],
-) -> tuple[State, Float[Array, "models capacity"]]:
-    """`advance` for every model."""
-    axes = (0, 0, model_axis(tokens), 0, None)
-    return jax.vmap(partial(advance, cfg, fixed, objective, gradient), in_axes=axes)(
-        rates, state, tokens, batches, n_steps
-    )
+    make_programs = staticmethod(fused_programs)
 
-
-@partial(jax.jit, static_argnames=("cfg", "predicted"))
-def count_all(
-    cfg: HookedTransformerConfig,
-    predicted: tuple[int, ...],
-    params: Params,
-    tokens: Int[Array, "*models n_sequences seq"],
-    masks: Bool[Array, "models splits n_sequences"],
-) -> Counted:
-    """`count` for every model."""
-    axes = (0, model_axis(tokens), 0)
-    return jax.vmap(partial(count, cfg, predicted), in_axes=axes)(params, tokens, masks)
-
-
-def model_axis(tokens: Int[Array, "*models n_sequences seq"]) -> int | None:
-    """The axis of `tokens` along which every model has its own, if there is one."""
-    return 0 if tokens.ndim == 3 else None
+    @staticmethod
+    def default_width(device: jax.Device) -> int:  # noqa: ARG004
+        return FUSED_WIDTH

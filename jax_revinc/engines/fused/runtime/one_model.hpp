@@ -1,0 +1,70 @@
+// A block is one model: lanes are examples while outputs are computed, and parameters while they are updated.
+// What many_models.hpp defines, for this case.
+
+constexpr int MODELS = 1, ABREAST = LANES;
+
+static void load(F *const *arrays, int n_arrays, Block block, P *numbers) {
+  for (int a = 0; a < n_arrays; a++) {
+    const int64_t size = LEAF_SIZES[a % N_LEAVES];
+    numbers = std::copy_n(arrays[a] + block.first * size, size, numbers);
+  }
+}
+
+static void store(const P *numbers, F *const *arrays, int n_arrays, Block block) {
+  for (int a = 0; a < n_arrays; a++) {
+    const int64_t size = LEAF_SIZES[a % N_LEAVES];
+    std::copy_n(numbers, size, arrays[a] + block.first * size);
+    numbers += size;
+  }
+}
+
+INLINE F of_model(const P *number, int) { return *number; }
+
+INLINE V read(const P *numbers, int n) {
+  V vector{};
+  std::memcpy(&vector, numbers, n * sizeof(F));
+  return vector;
+}
+INLINE void write(V vector, P *numbers, int n) { std::memcpy(numbers, &vector, n * sizeof(F)); }
+
+// The sum of N numbers, a power of two, by halves.
+template <int N>
+INLINE F sum_of(const F *x) {
+  if constexpr (N == 1) {
+    return x[0];
+  } else {
+    F half[N / 2];
+    for (int i = 0; i < N / 2; i++) half[i] = x[i] + x[i + N / 2];
+    return sum_of<N / 2>(half);
+  }
+}
+
+template <class Row>
+static void means(const P *p, Row row, int64_t n, P *means) {
+  alignas(64) static thread_local V sums[N_OUTPUTS], rest[N_OUTPUTS];
+  std::memset(sums, 0, sizeof sums);
+  for (int64_t first = 0; first < n; first += LANES) {
+    const auto of_lane = [=](int lane) { return row(0, std::min(first + lane, n - 1)); };
+    if (first + LANES <= n) {
+      outputs_of(p, of_lane, sums);
+    } else {  // the last example fills the lanes that are left, and counts once
+      I counts{};
+      for (int lane = 0; lane < n - first; lane++) counts[lane] = -1;
+      std::memset(rest, 0, sizeof rest);
+      outputs_of(p, of_lane, rest);
+      for (int i = 0; i < N_OUTPUTS; i++) sums[i] += counts ? rest[i] : V{};
+    }
+  }
+  for (int i = 0; i < N_OUTPUTS; i++) means[i] = sum_of<LANES>((const F *)&sums[i]) / F(n);
+}
+
+template <class Row, class Take>
+static void each(const P *p, Row row, int64_t n, Take take) {
+  alignas(64) V outputs[N_OUTPUTS];
+  for (int64_t first = 0; first < n; first += LANES) {
+    std::memset(outputs, 0, sizeof outputs);
+    outputs_of(p, [=](int lane) { return row(0, std::min(first + lane, n - 1)); }, outputs);
+    for (int lane = 0; lane < std::min<int64_t>(LANES, n - first); lane++)
+      for (int i = 0; i < N_OUTPUTS; i++) take(0, first + lane, i, outputs[i][lane]);
+  }
+}

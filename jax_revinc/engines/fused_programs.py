@@ -1,0 +1,163 @@
+"""The programs that are generated from the model's jaxpr, and compiled for this CPU."""
+
+from __future__ import annotations
+
+import functools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_revinc.engines.fused.compiler import find_compiler
+from jax_revinc.engines.fused.cpu import lane_width
+from jax_revinc.engines.fused.errors import UpdateNotFusible
+from jax_revinc.engines.fused.gradient import fused_value_and_grad
+from jax_revinc.engines.fused.outputs import OfEach, fused_outputs
+from jax_revinc.engines.fused.training import FusedTraining, Packed
+from jax_revinc.engines.programs import Counted, Programs, Recipe
+from jax_revinc.engines.xla import ValueAndGrad, XlaPrograms
+from jax_revinc.numerics import numerics
+from jax_revinc.objective import Params, mean_loss, summed
+from jax_revinc.optimizer import Rates, make_optimizer
+from revinc import HookedTransformerConfig
+from revinc.objective import Objective
+from revinc.weights import StateDict, parameter_shapes
+
+
+@functools.cache
+def fused_programs(recipe: Recipe, many: bool) -> Programs:
+    """The programs of a recipe: training as one, unless its optimizer looks at all parameters together.
+
+    Raises:
+        NotFusible: where the model can't be fused, or what is compiled turns out to differ from XLA's.
+        CannotBuild: without a compiler that works.
+    """
+    with numerics(recipe.model):
+        try:
+            return FusedPrograms(recipe, many)
+        except UpdateNotFusible:
+            return FusedGradients(recipe, many)
+
+
+class FusedPrograms:
+    """See `jax_revinc.engines.programs.Programs`. A state is `Packed`; lanes are models, or examples of one."""
+
+    def __init__(self, recipe: Recipe, many: bool) -> None:
+        model, length, n_tokens = recipe.model, recipe.length, recipe.model.d_vocab
+        params, rates = shapes_of(model), rates_of(model)
+        self._shapes = parameter_shapes(model)
+        self._training = FusedTraining(
+            lambda params, batch: mean_loss(model, params, batch, recipe.objective),
+            partial(make_optimizer, recipe.fixed),
+            rates,
+            params,
+            length,
+            n_tokens,
+            many=many,
+        )
+
+        def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, "2"]:
+            loss, right = summed(model, params, sequence, recipe.predicted)
+            return jnp.stack([loss, right.astype(loss.dtype)])
+
+        self._counted = fused_outputs(counted, params, length, n_tokens, many=many)
+        self.identity = identity_of(model)
+
+    def start(self, rates: Rates, params: Params) -> Packed:
+        return start(self._training, rates, params)
+
+    def advance(
+        self,
+        rates: Rates,
+        state: Packed,
+        tokens: Int[Array, "*models n_sequences seq"],
+        batches: Int[Array, "*models capacity batch"],
+        n_steps: Int[Array, ""],
+    ) -> tuple[Packed, Float[Array, "*models capacity"]]:
+        return advance(self._training, rates, state, tokens, batches, n_steps)
+
+    def count(
+        self,
+        state: Packed,
+        tokens: Int[Array, "*models n_sequences seq"],
+        masks: Bool[Array, "*models splits n_sequences"],
+    ) -> Counted:
+        return count(self._counted, state.params, tokens, masks)
+
+    def params(self, state: Packed) -> StateDict:
+        # Faster than JAX: a run asks for them after every chunk. A pytree's order is that of its keys.
+        flat, found, end = np.asarray(state.params), {}, 0
+        for name in sorted(self._shapes):
+            shape = self._shapes[name]
+            begin, end = end, end + int(np.prod(shape))
+            found[name] = flat[..., begin:end].reshape(*flat.shape[:-1], *shape)
+        return found
+
+
+@partial(jax.jit, static_argnums=0)
+def start(training: FusedTraining, rates: Rates, params: Params) -> Packed:
+    return training.start(rates, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def advance(
+    training: FusedTraining,
+    rates: Rates,
+    state: Packed,
+    tokens: Int[Array, "*models n_sequences seq"],
+    batches: Int[Array, "*models capacity batch"],
+    n_steps: Int[Array, ""],
+) -> tuple[Packed, Float[Array, "*models capacity"]]:
+    return training.advance(rates, state, tokens, batches, n_steps)
+
+
+@partial(jax.jit, static_argnums=0)
+def count(
+    counted: OfEach,
+    params: Float[Array, "*models n_parameters"],
+    tokens: Int[Array, "*models n_sequences seq"],
+    masks: Bool[Array, "*models splits n_sequences"],
+) -> Counted:
+    each = jnp.moveaxis(counted(params, tokens), -1, 0)[..., None, :]
+    losses, right = jnp.where(masks, each, 0).sum(-1)
+    return losses, right.astype(int)
+
+
+class FusedGradients(XlaPrograms):
+    """`XlaPrograms`, but for losses and gradients, which a generated program computes; optax stays in XLA."""
+
+    def __init__(self, recipe: Recipe, many: bool) -> None:
+        super().__init__(recipe, many, gradient_by_fusing)
+        self.identity = {**identity_of(recipe.model), "optimizer": "xla"}
+        gradient = gradient_by_fusing(recipe.model, recipe.objective)
+        batch = jax.ShapeDtypeStruct((1, recipe.length), np.int32)
+        jax.eval_shape(gradient, shapes_of(recipe.model), batch)
+
+
+@functools.cache
+def gradient_by_fusing(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
+    """The loss and its gradient as one compiled program; where that can't be, an error."""
+    return fused_value_and_grad(
+        lambda params, batch: mean_loss(cfg, params, batch, objective), cfg.d_vocab, fallback=False
+    )
+
+
+def shapes_of(cfg: HookedTransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """The parameters' shapes and types."""
+    shapes = parameter_shapes(cfg)
+    return {name: jax.ShapeDtypeStruct(shape, cfg.dtype) for name, shape in shapes.items()}
+
+
+def rates_of(cfg: HookedTransformerConfig) -> Rates:
+    """The rates' shapes and types."""
+    rate = jax.ShapeDtypeStruct((), cfg.dtype)
+    return Rates(lr=rate, weight_decay=rate)
+
+
+def identity_of(cfg: HookedTransformerConfig) -> dict[str, str]:
+    """What programs must share for their bits to be the same."""
+    lanes, compiler = lane_width(cfg.dtype), find_compiler()
+    return {"name": "fused", "lanes": str(lanes), "compiler": str(compiler)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from jax_revinc.analysis.claims import why_none
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
 from jax_revinc.analysis.tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.engines.choice import add_engine_flag
 from jax_revinc.population import load
 from jax_revinc.population.command import add_population_flags
 from jax_revinc.report.atlas.page import FOLDER, write_atlas
@@ -35,6 +37,7 @@ def train_command(args: argparse.Namespace) -> None:
         args.out,
         resume=args.resume,
         overwrite=args.overwrite,
+        engine=args.engine,
         reporter=reporter,
         log=args.log,
     )
@@ -102,6 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     training = commands.add_parser("train", help="train a model and write a run folder")
     add_training_flags(training)
+    add_engine_flag(training)
     training.set_defaults(command=train_command)
 
     inspect = commands.add_parser(
@@ -146,6 +150,8 @@ def _add_run(parser: argparse.ArgumentParser, command: object) -> None:
 
 
 def main() -> int:
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("jax_revinc").setLevel(logging.INFO)
     enable_compilation_cache()
     return run_command(make_parser())
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jax_revinc.engines import XlaEngine
+from jax_revinc.engines import ENGINES
+from jax_revinc.engines.choice import choose_engine
 from jax_revinc.init import init_params
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
@@ -34,7 +35,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     init: StateDict | None = None,
-    engine: Engine | None = None,
+    engine: Engine | str = "auto",
     reporter: Reporter | None = None,
     log: Sequence[str] = (),
 ) -> Run:
@@ -45,24 +46,31 @@ def train(
             of an uninterrupted run on the same machine.
         overwrite: replace the run in `out`.
         init: initial weights, instead of drawing them from ``cfg.init_seed``.
-        engine: what executes the run; XLA by default.
+        engine: what executes the run: ``xla``, ``fused``, ``auto`` (see `jax_revinc.engines.choice.choose_engine`), or an
+            engine of your own.
         reporter: where progress is shown; silent by default.
         log: where metrics go as well, "tensorboard" or "wandb", which need the extra ``tracking``.
 
     Raises:
-        UserError: if `out` or `log` can't be used, or `init` does not fit the config.
+        UserError: if `out`, `log` or `engine` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
-    out = Path(out)
+    out, reporter = Path(out), reporter or Reporter(quiet=True)
+    if isinstance(engine, str):
+        begun = Run.load(out).engine["name"] if resume and (out / runs.CONFIG).exists() else None
+        with reporter.waiting("Getting the engine ready ..."):
+            choice = choose_engine(engine, cfg, resumed=begun)
+            reporter.say(choice.sentence)
+            engine = ENGINES[choice.name](cfg)
     run_training(
         cfg,
-        engine or XlaEngine(cfg),
+        engine,
         lambda: draw_weights(cfg),
         out,
         init,
         resume,
         overwrite,
-        reporter or Reporter(quiet=True),
+        reporter,
         log,
     )
     return Run.load(out)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import (
@@ -50,6 +50,10 @@ class Reporter:
     def say(self, sentence: str) -> None:
         """Prints a sentence."""
         self.console.print(sentence, soft_wrap=True)
+
+    def waiting(self, sentence: str) -> AbstractContextManager[object]:
+        """Within it a terminal shows a sentence, and that something goes on."""
+        return self.console.status(sentence)
 
     def header(self, cfg: TrainConfig, engine: Engine) -> None:
         """The device, the config and the parameter table."""

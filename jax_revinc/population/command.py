@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jax_revinc.engines import POPULATION_ENGINES
+from jax_revinc.engines.choice import add_engine_flag
 from jax_revinc.population.processes import joined, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
@@ -134,12 +134,7 @@ def add_population_flags(parser: RecipeParser) -> None:
     )
     add_recipe_flags(parser, preset_or_population, axes=PARSERS)
     how = parser.add_argument_group("execution")
-    how.add_argument(
-        "--engine",
-        choices=POPULATION_ENGINES,
-        help="xla, or fused: losses and gradients by a compiled program, many times as fast on a CPU "
-        "(default: the store's, or xla)",
-    )
+    add_engine_flag(how)
     how.add_argument(
         "--width", type=int, metavar="N", help="models that a device trains side by side"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,10 @@ class Progress:
     def say(self, sentence: str) -> None:
         """Prints a sentence."""
         self.console.print(sentence, soft_wrap=True, markup=False)
+
+    def waiting(self, sentence: str) -> AbstractContextManager[object]:
+        """Within it a terminal shows a sentence, and that something goes on."""
+        return self.console.status(sentence)
 
     def header(
         self, store: Store, device: str, n_devices: int, process: int, n_processes: int

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from jax_revinc.engines import POPULATION_ENGINES
+from jax_revinc.engines.choice import choose_engine
 from jax_revinc.population.chunks import DIVERGED, curve_names
 from jax_revinc.population.handle import Population
 from jax_revinc.population.processes import announced, wait_for_first
@@ -28,7 +29,6 @@ from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS, PopulationEngine, evaluation_steps
 from revinc.sweep import IDENTITY, run_of
 from revinc.trainer import Interrupted, boundaries
-from revinc.validation import require_choice
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -40,7 +40,7 @@ def train_population(
     out: str | Path,
     *,
     resume: bool = False,
-    engine: str | None = None,
+    engine: str = "auto",
     width: int | None = None,
     progress: Progress | None = None,
 ) -> Population:
@@ -56,7 +56,7 @@ def train_population(
             are left alone.
         out: the store's folder.
         resume: go on with the population in `out`, or add to it.
-        engine: one of `jax_revinc.engines.POPULATION_ENGINES`; by default the store's, or ``xla``.
+        engine: ``xla``, ``fused`` or ``auto``: see `jax_revinc.engines.choice.choose_engine`.
         width: models that a device trains side by side; by default the store's, or what suits the engine.
         progress: where progress is shown; silent by default.
 
@@ -71,15 +71,16 @@ def train_population(
         raise UserError("there are no models to train")
     path, progress = Path(out), progress or Progress(quiet=True)
     process, n_processes = jax.process_index(), jax.process_count()
-    if (path / CONFIG).exists():
-        begun = read_store(path)
-        width = begun.width if width is None else width
-        engine = begun.engine["name"] if engine is None else engine
-    engine = "xla" if engine is None else engine
-    require_choice("engine", engine, tuple(POPULATION_ENGINES))
-    engines: list[PopulationEngine] = [
-        POPULATION_ENGINES[engine](cfg, width, device) for device in jax.local_devices()
-    ]
+    begun = read_store(path) if (path / CONFIG).exists() else None
+    if begun and width is None:
+        width = begun.width
+    with progress.waiting("Getting the engine ready ..."):
+        resumed = begun.engine["name"] if begun else None
+        choice = choose_engine(engine, cfg, len(models), resumed)
+        progress.say(choice.sentence)
+        engines: list[PopulationEngine] = [
+            POPULATION_ENGINES[choice.name](cfg, width, device) for device in jax.local_devices()
+        ]
     identity = engines[0].identity
     with ExitStack() as stack, resumable(path):
         if process == 0:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import logging
 import platform
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 
 import jax
 
@@ -15,6 +17,8 @@ from jax_revinc.compilation_cache import cache_folder
 from jax_revinc.engines.fused import object_cache
 from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
 from jax_revinc.engines.fused.cpu import cpu_features, native_flags
+
+logger = logging.getLogger(__name__)
 
 
 def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
@@ -42,12 +46,13 @@ def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     )
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     headers = ["-isystem", jax.ffi.include_dir()]
+
+    def compile_to(path: Path) -> None:
+        logger.info("Compiling a program of %d lines by %s ...", source.count("\n"), compiler)
+        compiler.compile(source, [*headers, *all_flags], path)
+
     try:
-        return object_cache.load(
-            cache_folder() / "fused",
-            key,
-            lambda path: compiler.compile(source, [*headers, *all_flags], path),
-        )
+        return object_cache.load(cache_folder() / "fused", key, compile_to)
     except OSError as why:
         raise CannotBuild(
             f"The compiled program can be neither kept nor loaded ({why}): make room, "

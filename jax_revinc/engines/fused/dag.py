@@ -97,11 +97,13 @@ class Program(NamedTuple):
         outputs: what is summed over examples.
         n_parameters: numbers that all examples share.
         n_tokens: integers of one example.
+        origin: the text of what it was made from.
     """
 
     outputs: tuple[Scalar, ...]
     n_parameters: int
     n_tokens: int
+    origin: str = ""
 
     def nodes(self) -> list[Node]:
         """Everything that an output depends on, operands first, by order of creation."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,7 +43,13 @@ def trace(function: Callable[..., Any], params: Any, length: int, n_tokens: int)
     example = np.array(ids, object).reshape(1, length)
     results = run(algebra, jaxpr.jaxpr, jaxpr.consts, [*leaves, example])
     outputs = tuple(scalar for array in results for scalar in array.flat)
-    return Program(outputs, count, length)
+    return Program(outputs, count, length, text_of(jaxpr))
+
+
+def text_of(jaxpr: core.ClosedJaxpr) -> str:
+    """All that a jaxpr says, but for where in memory its functions are."""
+    consts = " ".join(np.array2string(np.asarray(x), threshold=sys.maxsize) for x in jaxpr.consts)
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{jaxpr} {consts}")
 
 
 def run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -113,8 +113,10 @@ def build(
     """
     layout = layout_of(params, lanes, many)
     program = trace(jax.value_and_grad(loss), params, length, n_tokens)
-    value_and_grad = gradient_call(gradient_source(program, layout), params, many)
-    check(value_and_grad, loss, params, (layout.lanes + 1, length), n_tokens, many)
+    source = gradient_source(program, layout)
+    value_and_grad = gradient_call(source, params, many)
+    examples = (layout.lanes + 1, length)
+    check(value_and_grad, loss, params, examples, n_tokens, many, (source, program.origin))
     return value_and_grad
 
 
@@ -143,6 +145,7 @@ def check(
     examples: tuple[int, int],
     n_tokens: int,
     many: bool,
+    evidence: tuple[str, ...],
 ) -> None:
     """Compare a gradient with XLA's on two random models.
 
@@ -150,15 +153,16 @@ def check(
         NotFusible: if they differ by more than rounding.
     """
     rng = np.random.default_rng(0)
-    leaves, structure = jax.tree.flatten(params)
-    with jax.ensure_compile_time_eval():
-        drawn = [jnp.asarray(rng.normal(0, 0.5, (2, *x.shape)), x.dtype) for x in leaves]
-        models = jax.tree.unflatten(structure, drawn)
-        tokens = jnp.asarray(rng.integers(0, n_tokens, (2, *examples), np.int32))
-        expected = jax.jit(jax.vmap(jax.value_and_grad(loss)))(models, tokens)
-        if many:
-            found = fused(models, tokens)
-        else:
-            each = [fused(*jax.tree.map(lambda x, i=i: x[i], (models, tokens))) for i in (0, 1)]
-            found = jax.tree.map(lambda *xs: jnp.stack(xs), *each)
-        require_agreement("its gradient is", found, expected, leaves[0].dtype)
+    models = [
+        jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(x.dtype), params) for _ in "ab"
+    ]
+    tokens = rng.integers(0, n_tokens, (2, *examples), np.int32)
+
+    def both(models: list[Any], tokens: Tokens) -> tuple[Any, Any]:
+        def stacked(trees: Iterable[Any]) -> Any:
+            return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+        found = fused(stacked(models), tokens) if many else stacked(map(fused, models, tokens))
+        return found, stacked(map(jax.value_and_grad(loss), models, tokens))
+
+    require_agreement("its gradient", both, (models, tokens), evidence)

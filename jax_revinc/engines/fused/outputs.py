@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
 from jax_revinc.engines.fused.agreement import require_agreement
+from jax_revinc.engines.fused.flat import flattened
 from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.source import layout_of, outputs_source
 from jax_revinc.engines.fused.target import registered
@@ -50,11 +50,12 @@ def fused_outputs(
         NotFusible: where `function` can't be fused, or turns out to differ from XLA's.
         CannotBuild: without a compiler that works.
     """
-    zeros, unravel = ravel_pytree(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params))
-    layout = layout_of(zeros, lanes, many)
+    flat, unravel = flattened(params)
+    layout = layout_of(flat, lanes, many)
     of_all = jax.vmap(function, in_axes=(None, 0))
     program = trace(of_all, params, length, n_tokens)
-    target = registered(outputs_source(program, layout), "outputs")
+    source = outputs_source(program, layout)
+    target = registered(source, "outputs")
 
     def of_each(params: Array, sequences: Array) -> Array:
         shape = (*params.shape[:-1], sequences.shape[-2], len(program.outputs))
@@ -62,14 +63,13 @@ def fused_outputs(
         found: Array = call(params, jnp.asarray(sequences, jnp.int32))
         return found
 
-    def by_xla(params: Array, sequences: Array) -> Array:
-        return of_all(unravel(params), sequences)
+    def both(models: Array, sequences: Array) -> tuple[Array, Array]:
+        found = of_each(models, sequences) if many else [of_each(m, sequences) for m in models]
+        return jnp.asarray(found), jnp.stack([of_all(unravel(m), sequences) for m in models])
 
     rng = np.random.default_rng(0)
-    with jax.ensure_compile_time_eval():
-        models = jnp.asarray(rng.normal(0, 0.5, (2, zeros.size)), zeros.dtype)
-        sequences = jnp.asarray(rng.integers(0, n_tokens, (layout.lanes + 1, length)), jnp.int32)
-        expected = jax.jit(jax.vmap(by_xla, in_axes=(0, None)))(models, sequences)
-        each = of_each(models, sequences) if many else [of_each(m, sequences) for m in models]
-        require_agreement("what it computes is", jnp.asarray(each), expected, layout.dtype)
+    models = rng.normal(0, 0.5, (2, flat.size)).astype(layout.dtype)
+    sequences = rng.integers(0, n_tokens, (layout.lanes + 1, length), np.int32)
+    evidence = (source, program.origin)
+    require_agreement("what it computes", both, (models, sequences), evidence)
     return of_each

@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
 from jax_revinc.engines.fused.agreement import require_agreement
+from jax_revinc.engines.fused.flat import flattened
 from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.gradient import Loss, ValueAndGrad, check, gradient_call
 from jax_revinc.engines.fused.source import layout_of, training_source
@@ -67,18 +68,19 @@ class FusedTraining:
         many: bool = False,
         lanes: int | None = None,
     ) -> None:
-        zeros, self._unravel = ravel_pytree(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), params))
-        layout = layout_of(zeros, lanes, many)
+        flat, self._unravel = flattened(params)
+        layout = layout_of(flat, lanes, many)
         program = trace(jax.value_and_grad(loss), params, length, n_tokens)
         self._make_optimizer, self._many = make_optimizer, many
         self._update = trace_update(make_optimizer, rates, params, layout.dtype)
         source = training_source(program, self._update, layout)
-        value_and_grad = gradient_call(source, zeros, many)
+        value_and_grad = gradient_call(source, flat, many)
         examples = (layout.lanes + 1, length)
-        of_flat = lambda flat, tokens: loss(self._unravel(flat), tokens)  # noqa: E731
-        check(value_and_grad, of_flat, zeros, examples, n_tokens, many)
+        of_flat = lambda numbers, tokens: loss(self._unravel(numbers), tokens)  # noqa: E731
+        evidence = (source, program.origin, self._update.origin)
+        check(value_and_grad, of_flat, flat, examples, n_tokens, many, evidence)
         self._target = registered(source, "train")
-        self._check(value_and_grad, rates, params, examples)
+        self._check(value_and_grad, rates, params, examples, evidence)
 
     def start(self, rates: Any, params: Any) -> Packed:
         """The state before the first update."""
@@ -90,8 +92,8 @@ class FusedTraining:
         leaves, common = self._update.split(opt_state)
         n = len(jax.tree.leaves(params))
         kept = [leaves[first : first + n] for first in range(0, len(leaves), n)]
-        flat = self._each(lambda tree: ravel_pytree(tree)[0])
-        return Packed(flat(params), [flat(of_all) for of_all in kept], common)
+        pack = self._each(lambda tree: ravel_pytree(tree)[0])
+        return Packed(pack(params), [pack(of_all) for of_all in kept], common)
 
     def params(self, state: Packed) -> Any:
         """The parameters."""
@@ -128,7 +130,12 @@ class FusedTraining:
         return jax.vmap(function) if self._many else function
 
     def _check(
-        self, value_and_grad: ValueAndGrad, rates: Any, params: Any, examples: tuple[int, int]
+        self,
+        value_and_grad: ValueAndGrad,
+        rates: Any,
+        params: Any,
+        examples: tuple[int, int],
+        evidence: tuple[str, ...],
     ) -> None:
         """Compare an update of random models with optax', by the same gradient.
 
@@ -138,26 +145,24 @@ class FusedTraining:
         rng = np.random.default_rng(0)
         models = (2,) if self._many else ()
 
-        def drawn(shapes: Any) -> Any:
-            """Positive numbers, for among them are mean squares and rates."""
-            return jax.tree.map(
-                lambda x: jnp.asarray(rng.uniform(0.1, 1, (*models, *x.shape)), x.dtype), shapes
-            )
+        def init(rates: Any, params: Any) -> Any:
+            return self._make_optimizer(rates).init(params)
 
         def by_optax(rates: Any, params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
             changes, opt_state = self._make_optimizer(rates).update(grads, opt_state, params)
             return optax.apply_updates(params, changes), opt_state
 
-        with jax.ensure_compile_time_eval():
-            opt_state = drawn(
-                jax.eval_shape(lambda r, p: self._make_optimizer(r).init(p), rates, params)
-            )
-            rates, params = drawn(rates), drawn(params)
+        def both(rates: Any, params: Any, opt_state: Any) -> tuple[Packed, Packed]:
             state = self.pack(params, opt_state)
             sequences = jnp.zeros((*models, *examples), jnp.int32)
-            grads = self._each(self._unravel)(value_and_grad(state.params, sequences)[1])
-            expected = self.pack(*self._each(by_optax)(rates, params, opt_state, grads))
             everything = jnp.broadcast_to(jnp.arange(examples[0]), (*models, 1, examples[0]))
             found, _ = self.advance(rates, state, sequences, everything, jnp.asarray(1))
-            dtype = state.params.dtype
-            require_agreement("what its optimizer does is", found, expected, dtype)
+            grads = self._each(self._unravel)(value_and_grad(state.params, sequences)[1])
+            return found, self.pack(*self._each(by_optax)(rates, params, opt_state, grads))
+
+        # Positive numbers, for among them are mean squares and rates.
+        drawn = jax.tree.map(
+            lambda x: rng.uniform(0.1, 1, (*models, *x.shape)).astype(x.dtype),
+            (rates, params, jax.eval_shape(init, rates, params)),
+        )
+        require_agreement("what its optimizer does", both, drawn, evidence)

@@ -19,7 +19,7 @@ from jax_revinc.engines.fused.algebra import Algebra
 from jax_revinc.engines.fused.dag import PARAMETER, Graph, Node, Program, Scalar
 from jax_revinc.engines.fused.emit import kernel
 from jax_revinc.engines.fused.errors import UpdateNotFusible
-from jax_revinc.engines.fused.front import results_of
+from jax_revinc.engines.fused.front import results_of, text_of
 from jax_revinc.engines.fused.indexing import Scalars
 from jax_revinc.engines.fused.primitives import as_scalars
 
@@ -41,6 +41,7 @@ class Update(NamedTuple):
         n_shared: how many are shared.
         share: from rates and what is common to what is common after an update, and what is shared during it.
         owners: for every array of the optimizer's state, the parameters' array that it belongs to, or -1.
+        origin: the text of what it was made from.
     """
 
     rules: tuple[Program, ...]
@@ -49,6 +50,7 @@ class Update(NamedTuple):
     n_shared: int
     share: Callable[[Any, Common], tuple[Common, Float[Array, " n_shared"]]]
     owners: tuple[int, ...]
+    origin: str
 
     def split(self, opt_state: Any) -> tuple[list[Array], Common]:
         """What is kept of the parameters: the first of all their arrays, then the second; and what is common."""
@@ -174,6 +176,7 @@ def trace_update(
         n_shared=len(apart.shared),
         share=share,
         owners=owners,
+        origin=text_of(closed),
     )
 
 

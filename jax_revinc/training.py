@@ -58,7 +58,7 @@ def train(
     out, reporter = Path(out), reporter or Reporter(quiet=True)
     if isinstance(engine, str):
         begun = Run.load(out).engine["name"] if resume and (out / runs.CONFIG).exists() else None
-        with reporter.waiting("Getting the engine ready ..."):
+        with reporter.busy("Getting the engine ready ..."):
             choice = choose_engine(engine, cfg, resumed=begun)
             reporter.say(choice.sentence)
             engine = ENGINES[choice.name](cfg)

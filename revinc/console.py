@@ -51,7 +51,7 @@ class Reporter:
         """Prints a sentence."""
         self.console.print(sentence, soft_wrap=True)
 
-    def waiting(self, sentence: str) -> AbstractContextManager[object]:
+    def busy(self, sentence: str) -> AbstractContextManager[object]:
         """Within it a terminal shows a sentence, and that something goes on."""
         return self.console.status(sentence)
 

@@ -44,7 +44,7 @@ class Progress:
         """Prints a sentence."""
         self.console.print(sentence, soft_wrap=True, markup=False)
 
-    def waiting(self, sentence: str) -> AbstractContextManager[object]:
+    def busy(self, sentence: str) -> AbstractContextManager[object]:
         """Within it a terminal shows a sentence, and that something goes on."""
         return self.console.status(sentence)
 

@@ -74,7 +74,7 @@ def train_population(
     begun = read_store(path) if (path / CONFIG).exists() else None
     if begun and width is None:
         width = begun.width
-    with progress.waiting("Getting the engine ready ..."):
+    with progress.busy("Getting the engine ready ..."):
         resumed = begun.engine["name"] if begun else None
         choice = choose_engine(engine, cfg, len(models), resumed)
         progress.say(choice.sentence)

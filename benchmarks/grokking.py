@@ -20,7 +20,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.stopwatch import seconds, with_threads
 from benchmarks.tables import compared, timing_sheet
 from jax_revinc import PRESETS
-from jax_revinc.engines.xla import XlaEngine
+from jax_revinc.engines import XlaEngine
 from jax_revinc.training import draw_weights
 from revinc.cli import run_command
 from revinc.dataset import make_dataset

@@ -9,7 +9,8 @@ import numpy as np
 from benchmarks.contender import OneRun
 from jax_revinc.compilation_cache import enable_compilation_cache
 from jax_revinc.engines import XlaEngine
-from jax_revinc.engines.xla import State, in_words, update
+from jax_revinc.engines.device import in_words
+from jax_revinc.engines.xla import State, update
 from jax_revinc.numerics import numerics
 from jax_revinc.optimizer import optimizer_numbers
 from revinc import TrainConfig

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 
-from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
+from jax_revinc.engines.fused.compiler import CannotBuild
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused_programs import fused_programs
 from jax_revinc.engines.programs import make_recipe

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.engines.fused.compiler import find_compiler
@@ -59,7 +60,7 @@ class FusedPrograms:
             many=many,
         )
 
-        def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, "2"]:
+        def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, 2]:
             loss, right = summed(model, params, sequence, recipe.predicted)
             return jnp.stack([loss, right.astype(loss.dtype)])
 
@@ -73,17 +74,17 @@ class FusedPrograms:
         self,
         rates: Rates,
         state: Packed,
-        tokens: Int[Array, "*models n_sequences seq"],
-        batches: Int[Array, "*models capacity batch"],
-        n_steps: Int[Array, ""],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        batches: Int[ArrayLike, "*models capacity batch"],
+        n_steps: Int[ArrayLike, ""],
     ) -> tuple[Packed, Float[Array, "*models capacity"]]:
         return advance(self._training, rates, state, tokens, batches, n_steps)
 
     def count(
         self,
         state: Packed,
-        tokens: Int[Array, "*models n_sequences seq"],
-        masks: Bool[Array, "*models splits n_sequences"],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        masks: Bool[ArrayLike, "*models splits n_sequences"],
     ) -> Counted:
         return count(self._counted, state.params, tokens, masks)
 
@@ -152,9 +153,8 @@ def shapes_of(cfg: HookedTransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def rates_of(cfg: HookedTransformerConfig) -> Rates:
-    """The rates' shapes and types."""
-    rate = jax.ShapeDtypeStruct((), cfg.dtype)
-    return Rates(lr=rate, weight_decay=rate)
+    """Some rates, of the model's type."""
+    return Rates(*np.zeros(2, cfg.dtype))
 
 
 def identity_of(cfg: HookedTransformerConfig) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -58,7 +58,8 @@ class XlaPopulation:
         UserError: for a width below 1.
     """
 
-    make_programs: ClassVar[MakePrograms] = staticmethod(XlaPrograms)
+    make_programs: MakePrograms = staticmethod(XlaPrograms)
+    """What executes a recipe."""
 
     def __init__(
         self, cfg: TrainConfig, width: int | None = None, device: jax.Device | None = None

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.objective import Params
@@ -57,17 +58,17 @@ class Programs(Protocol):
         self,
         rates: Rates,
         state: Any,
-        tokens: Int[Array, "*models n_sequences seq"],
-        batches: Int[Array, "*models capacity batch"],
-        n_steps: Int[Array, ""],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        batches: Int[ArrayLike, "*models capacity batch"],
+        n_steps: Int[ArrayLike, ""],
     ) -> tuple[Any, Float[Array, "*models capacity"]]:
         """The first `n_steps` updates of `batches`, and each batch's loss before its update."""
 
     def count(
         self,
         state: Any,
-        tokens: Int[Array, "*models n_sequences seq"],
-        masks: Bool[Array, "*models splits n_sequences"],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        masks: Bool[ArrayLike, "*models splits n_sequences"],
     ) -> Counted:
         """What an evaluation counts."""
 

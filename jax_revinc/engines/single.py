@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,8 @@ from revinc.weights import StateDict, parameter_shapes
 class XlaEngine:
     """See `revinc.engine.Engine`. Engines share their compiled programs: another seed or rate compiles nothing."""
 
-    make_programs: ClassVar[MakePrograms] = staticmethod(XlaPrograms)
+    make_programs: MakePrograms = staticmethod(XlaPrograms)
+    """What executes a recipe."""
 
     def __init__(self, train_cfg: TrainConfig) -> None:
         (device,) = jnp.zeros(()).devices()

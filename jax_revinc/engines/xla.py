@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.engines.programs import Counted, Recipe
 from jax_revinc.objective import Params, mean_loss, summed
-from jax_revinc.optimizer import Rates, make_optimizer
+from jax_revinc.optimizer import Fixed, Rates, make_optimizer
 from revinc import HookedTransformerConfig
 from revinc.objective import Objective
 
@@ -34,9 +35,8 @@ def gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> Value
 class XlaPrograms:
     """See `jax_revinc.engines.programs.Programs`. A state is the parameters and the optimizer's state, pure pytrees."""
 
-    identity = {"name": "xla"}
-
     def __init__(self, recipe: Recipe, many: bool, gradient: Gradient = gradient_by_xla) -> None:
+        self.identity = {"name": "xla"}
         self._recipe, self._many, self._gradient = recipe, many, gradient
 
     def start(self, rates: Rates, params: Params) -> State:
@@ -47,9 +47,9 @@ class XlaPrograms:
         self,
         rates: Rates,
         state: State,
-        tokens: Int[Array, "*models n_sequences seq"],
-        batches: Int[Array, "*models capacity batch"],
-        n_steps: Int[Array, ""],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        batches: Int[ArrayLike, "*models capacity batch"],
+        n_steps: Int[ArrayLike, ""],
     ) -> tuple[State, Float[Array, "*models capacity"]]:
         run = advance_all if self._many else advance
         return run(self._recipe, self._gradient, rates, state, tokens, batches, n_steps)
@@ -57,8 +57,8 @@ class XlaPrograms:
     def count(
         self,
         state: State,
-        tokens: Int[Array, "*models n_sequences seq"],
-        masks: Bool[Array, "*models splits n_sequences"],
+        tokens: Int[ArrayLike, "*models n_sequences seq"],
+        masks: Bool[ArrayLike, "*models splits n_sequences"],
     ) -> Counted:
         run = count_all if self._many else count
         return run(self._recipe, state[0], tokens, masks)
@@ -68,16 +68,18 @@ class XlaPrograms:
 
 
 def update(
-    recipe: Recipe,
-    gradient: Gradient,
+    cfg: HookedTransformerConfig,
+    fixed: Fixed,
+    objective: Objective,
     rates: Rates,
     state: State,
     batch: Int[Array, "batch seq"],
+    gradient: Gradient = gradient_by_xla,
 ) -> tuple[State, Float[Array, ""]]:
     """One training step on the sequences of `batch`, and their mean loss before it."""
     params, opt_state = state
-    loss, grads = gradient(recipe.model, recipe.objective)(params, batch)
-    updates, opt_state = make_optimizer(recipe.fixed, rates).update(grads, opt_state, params)
+    loss, grads = gradient(cfg, objective)(params, batch)
+    updates, opt_state = make_optimizer(fixed, rates).update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
 
@@ -101,7 +103,8 @@ def advance(
 
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        state, loss = update(recipe, gradient, rates, state, tokens[batches[i]])
+        model, fixed, objective, *_ = recipe
+        state, loss = update(model, fixed, objective, rates, state, tokens[batches[i]], gradient)
         return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(batches), recipe.model.dtype)

@@ -6,8 +6,10 @@ import operator
 
 import jax
 import numpy as np
+import pytest
 from scipy import special
 
+from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
 from jax_revinc.engines.fused.dag import Node
 from jax_revinc.objective import mean_loss
 from revinc.objective import Objective
@@ -15,6 +17,14 @@ from revinc.weights import parameter_shapes
 
 OBJECTIVE = Objective(predicted=(5, 6, 7, 8), label_smoothing=0.0)
 LENGTH, N_TOKENS = 9, 5
+
+
+def require_compiler():
+    """Skip the test where nothing can be compiled."""
+    try:
+        find_compiler()
+    except CannotBuild as why:
+        pytest.skip(str(why))
 
 
 def loss_of(cfg, objective=OBJECTIVE):

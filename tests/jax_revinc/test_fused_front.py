@@ -26,7 +26,7 @@ def assert_computes_what_jax_does(cfg, objective=OBJECTIVE):
     loss = loss_of(cfg, objective)
     params, tokens = draw(cfg, n_examples=6)
     with jax.enable_x64(True):
-        program = trace(loss, params, LENGTH, N_TOKENS)
+        program = trace(jax.value_and_grad(loss), params, LENGTH, N_TOKENS)
         expected = flat(jax.jit(jax.value_and_grad(loss))(params, tokens))
     found = outputs(program, flat(params), tokens)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
@@ -82,6 +82,7 @@ def example(primitive):
         "reduce_sum": lambda x, _: x.sum(0),
         "reduce_max": lambda x, _: x.max(1),
         "reduce_min": lambda x, _: x.min(),
+        "argmax": lambda x, t: x * jnp.argmax(jnp.stack([x, x[:, t], x], 1), axis=1),
         "dot_general": lambda x, _: jnp.einsum("bi,bj->bij", x, x @ jnp.ones((3, 4))),
         "gather": lambda x, t: x[:, t],
         "scatter-add": lambda x, t: jnp.asarray(x).at[:, t].add(2.0 * x),
@@ -160,13 +161,13 @@ def test_too_large_a_program_is_refused(monkeypatch):
     monkeypatch.setattr(dag, "MOST_NODES", 100)
     cfg = case("tutorial", dtype="float32")
     with pytest.raises(NotFusible, match="more than 100 scalar operations"):
-        trace(loss_of(cfg), draw(cfg, 1)[0], LENGTH, N_TOKENS)
+        trace(jax.value_and_grad(loss_of(cfg)), draw(cfg, 1)[0], LENGTH, N_TOKENS)
 
 
 def test_masked_and_unused_positions_leave_no_trace():
     """There is an exponential for every visible pair of positions that matters, and for every logit."""
     cfg = case("tutorial", dtype="float32")
-    program = trace(loss_of(cfg), draw(cfg, 1)[0], LENGTH, N_TOKENS)
+    program = trace(jax.value_and_grad(loss_of(cfg)), draw(cfg, 1)[0], LENGTH, N_TOKENS)
     of = collections.Counter(node.op for node in program.nodes())
     first_layer, second_layer = sum(range(1, 9)), sum(range(5, 9))
     assert of["exp"] == first_layer + second_layer + len(OBJECTIVE.predicted) * N_TOKENS

@@ -11,14 +11,13 @@ from hypothesis import given, settings
 from model_family import case, configs
 
 from jax_revinc.engines.fused import gradient
-from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
 from jax_revinc.engines.fused.cpu import lane_width
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.gradient import build, fused_value_and_grad
 from jax_revinc.numerics import numerics
 
-from .fused_programs import LENGTH, N_TOKENS, draw, flat, loss_of
+from .fused_programs import LENGTH, N_TOKENS, draw, flat, loss_of, require_compiler
 from .populations import RECIPE
 
 TUTORIAL = case("tutorial", n_ctx=LENGTH, dtype="float32")
@@ -28,16 +27,13 @@ LANES = lane_width("float32")
 
 @pytest.fixture(scope="module", autouse=True)
 def _compiler():
-    try:
-        find_compiler()
-    except CannotBuild as why:
-        pytest.skip(str(why))
+    require_compiler()
 
 
 @pytest.fixture(scope="module")
 def fused():
-    """The gradient of the tutorial's first layer, built once for this and the populations' tests."""
-    return built(ONE_LAYER)
+    """The gradient of the tutorial's first layer."""
+    return fused_value_and_grad(loss_of(ONE_LAYER), N_TOKENS, fallback=False)
 
 
 def depth(program):
@@ -56,7 +52,7 @@ def assert_is_the_gradient(cfg, value_and_grad, n_examples=LANES + 3):
     wide, loss = cfg.replace(dtype="float64"), loss_of(cfg)
     params, tokens = draw(cfg, n_examples, scale=0.5)
     with numerics(cfg):
-        program = trace(loss, params, LENGTH, N_TOKENS)
+        program = trace(jax.value_and_grad(loss), params, LENGTH, N_TOKENS)
         found = flat(value_and_grad(params, tokens))
     with numerics(wide):
         in_float64 = jax.tree.map(np.float64, params)
@@ -203,7 +199,10 @@ def test_it_trains_inside_jit_scan_and_vmap(lanes):
 
     found, expected = (
         jax.jit(jax.vmap(lambda p, b, f=f: trained(f, p, b)))(params, batches)
-        for f in (build(square_loss, SQUARE, 2, 3, lanes), jax.value_and_grad(square_loss))
+        for f in (
+            fused_value_and_grad(square_loss, 3, lanes=lanes),
+            jax.value_and_grad(square_loss),
+        )
     )
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -236,9 +235,9 @@ def test_without_a_compiler_xla_runs_it(monkeypatch):
 
 
 def test_a_gradient_that_differs_from_xlas_is_refused(monkeypatch):
-    right = gradient.source
+    right = gradient.gradient_source
     monkeypatch.setattr(
-        gradient, "source", lambda *args: right(*args).replace("g[1] +=", "g[1] -=")
+        gradient, "gradient_source", lambda *args: right(*args).replace("g[1] +=", "g[1] -=")
     )
     with pytest.raises(NotFusible, match="XLA's"):
         build(square_loss, SQUARE, 2, 3)

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from jax_revinc import TrainConfig, numerics, train
-from jax_revinc.engines.xla import XlaEngine, advance, count, gradient_by_xla
+from jax_revinc.engines import XlaEngine
+from jax_revinc.engines.programs import make_recipe
+from jax_revinc.engines.xla import advance, count, gradient_by_xla
 from jax_revinc.optimizer import optimizer_numbers
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset
-from revinc.objective import make_objective
 from revinc.schedule import draw_batches
 
 CFG = TrainConfig(steps=200)
@@ -18,14 +19,12 @@ CFG = TrainConfig(steps=200)
 @pytest.fixture(scope="module")
 def lower():
     """A function that lowers the training loop for a platform."""
-    data, (fixed, rates) = make_dataset(CFG), optimizer_numbers(CFG)
+    data, (_, rates) = make_dataset(CFG), optimizer_numbers(CFG)
     batches = draw_batches(0, data.train_rows, CFG.batch_size, 0, 100)
     with numerics(CFG.model):
         state = XlaEngine(CFG).start(draw_weights(CFG))
         traced = advance.trace(
-            CFG.model,
-            fixed,
-            make_objective(CFG),
+            make_recipe(CFG, data),
             gradient_by_xla,
             rates,
             state,
@@ -52,9 +51,8 @@ def test_a_precision_that_the_user_chose_is_left():
     data = make_dataset(CFG)
     with jax.default_matmul_precision("bfloat16"), numerics(CFG.model):
         masks = data.train_mask[None]
-        text = count.lower(
-            CFG.model, data.predicted, draw_weights(CFG), data.tokens, masks
-        ).as_text()
+        recipe = make_recipe(CFG, data)
+        text = count.lower(recipe, draw_weights(CFG), data.tokens, masks).as_text()
     assert "HIGHEST" not in text
 
 

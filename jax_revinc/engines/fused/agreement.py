@@ -49,4 +49,3 @@ def require_agreement(
     with contextlib.suppress(OSError):  # then it is asked again
         passed.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(passed, lambda file: file.touch())
-

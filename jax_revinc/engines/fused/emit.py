@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from jax_revinc.engines.fused.dag import PARAMETER, TOKEN, Node, Program, Scalar
 from jax_revinc.engines.fused.units import named_numbers
 
-CHUNK = 300
+CHUNK = 400
 """Numbers between two barriers: enough to schedule within, few enough that a compiler stays quick."""
 
 PATTERNS = {

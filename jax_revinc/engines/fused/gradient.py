@@ -52,7 +52,9 @@ def fused_value_and_grad(
     by_xla = jax.value_and_grad(loss)
 
     @functools.cache
-    def for_shapes(structure: Any, shapes: tuple[Any, ...], length: int, many: bool) -> ValueAndGrad:
+    def for_shapes(
+        structure: Any, shapes: tuple[Any, ...], length: int, many: bool
+    ) -> ValueAndGrad:
         params = jax.tree.unflatten(structure, shapes)
         try:
             return build(loss, params, length, n_tokens, lanes, many=many)

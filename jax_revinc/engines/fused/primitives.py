@@ -193,11 +193,14 @@ def scatter_add_(
     return [scatter_add(algebra, operand, starts, updates, Windows(sizes, *numbers))]
 
 
-def argmax(algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]) -> list[Scalars]:
+def argmax(
+    algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]
+) -> list[Scalars]:
     (axis,) = params["axes"]
 
     def first_largest(numbers: Scalars) -> Scalar:
-        most, where = numbers[0], 0
+        most: Scalar = numbers[0]
+        where: Scalar = 0
         for i, number in enumerate(numbers[1:], start=1):
             is_more = algebra.compare("gt", number, most)
             most, where = algebra.max(most, number), algebra.select(is_more, where, i)

@@ -120,10 +120,9 @@ class FusedTraining:
         common, shared = self._each(share)(rates, state.common)
         integers = (jnp.asarray(x, jnp.int32) for x in (sequences, batches, n_steps))
         numbers = [state.params, *state.kept]
-        results = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in numbers]
-        losses = jax.ShapeDtypeStruct(shared.shape[:-1], shared.dtype)
-        call = jax.ffi.ffi_call(self._target, [*results, losses])
-        params, *kept, losses = call(*numbers, shared, *integers)
+        shapes = [*(x.shape for x in numbers), shared.shape[:-1]]
+        results = [jax.ShapeDtypeStruct(shape, shared.dtype) for shape in shapes]
+        params, *kept, losses = jax.ffi.ffi_call(self._target, results)(*numbers, shared, *integers)
         return Packed(params, kept, common), losses
 
     def _each(self, function: Any) -> Any:

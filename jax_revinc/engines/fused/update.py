@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from jax_revinc.engines.fused.algebra import Algebra
 from jax_revinc.engines.fused.dag import PARAMETER, Graph, Node, Program, Scalar
 from jax_revinc.engines.fused.emit import kernel
-from jax_revinc.engines.fused.errors import UpdateNotFusible
+from jax_revinc.engines.fused.errors import NotFusible, UpdateNotFusible
 from jax_revinc.engines.fused.front import results_of, text_of
 from jax_revinc.engines.fused.indexing import Scalars
 from jax_revinc.engines.fused.primitives import as_scalars
@@ -136,8 +136,11 @@ def trace_update(
         first = [2 * leaf * width + slot, (2 * leaf + 1) * width + slot]
         values[var] = np.array([algebra.make(PARAMETER, index) for index in first], object)
     apart = Apart(algebra, values, set(common), n_before=2 * n * width, dtype=np.dtype(dtype))
-    for equation in jaxpr.eqns:
-        apart.take(equation)
+    try:
+        for equation in jaxpr.eqns:
+            apart.take(equation)
+    except NotFusible as why:
+        raise UpdateNotFusible(str(why)) from why
     if not all(map(apart.is_common, common_after)):
         raise UpdateNotFusible("its optimizer keeps a number that depends on all parameters")
 
@@ -167,7 +170,9 @@ def trace_update(
     def share(rates: Any, common: Common) -> tuple[Common, Array]:
         results = run(*jax.tree.leaves(rates), *common)
         shared = results[len(common) :]
-        return results[: len(common)], jnp.stack(shared) if shared else jnp.zeros(0, dtype)
+        return results[: len(common)], jnp.stack(shared) if shared else jnp.zeros(
+            0, np.dtype(dtype)
+        )
 
     return Update(
         rules=tuple(texts.values()),
@@ -200,16 +205,18 @@ class Apart:
         self.equations: list[core.JaxprEqn] = []
         self.shared: dict[core.Var, Scalars] = {}
         self.n_before = n_before
-        self._copied: dict[core.Var, core.Var] = {}
+        self._copied: dict[core.Var, Any] = {}
         self._algebra, self._values, self._common, self._dtype = algebra, values, common, dtype
 
     def take(self, equation: core.JaxprEqn) -> None:
         """Do what one equation says."""
-        are_scalars = not any(var.aval.shape for var in equation.outvars)
+        are_scalars = not any(var.aval.shape for var in equation.outvars)  # type: ignore[attr-defined]
         if are_scalars and all(map(self.is_common, equation.invars)):
             self.equations.append(equation)
             self._common.update(equation.outvars)
-            if equation.primitive.name == "copy":  # as some of optax' schedules make for every array
+            if (
+                equation.primitive.name == "copy"
+            ):  # as some of optax' schedules make for every array
                 self._copied[equation.outvars[0]] = equation.invars[0]
         else:
             operands = [self.scalars(atom) for atom in equation.invars]
@@ -252,7 +259,8 @@ def of_one_number(outputs: Sequence[Scalar], own: range, n_before: int) -> Progr
             args = map(copied, node.args)
             copies[node.id] = graph.make(node.op, *args, kind=node.kind, bounds=node.bounds)
             continue
-        index = node.args[0]
+        (index,) = node.args
+        assert isinstance(index, int)
         if index in own:
             copies[node.id] = graph.make(PARAMETER, index - own.start)
         elif index >= n_before:

@@ -8,13 +8,20 @@ import numpy as np
 import pytest
 
 from jax_revinc import UserError
-from jax_revinc.engines import XlaEngine, XlaPopulation
-from jax_revinc.engines.xla_population import advance_all, count_all, start_all
+from jax_revinc.engines import (
+    ENGINES,
+    POPULATION_ENGINES,
+    XlaEngine,
+    XlaPopulation,
+    fused_programs,
+    xla,
+)
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS
 from revinc.tasks import Copy
 
+from .fused_programs import require_compiler
 from .populations import RECIPE, WIDTH, bits
 
 WIDE = dataclasses.replace(RECIPE, model=RECIPE.model.replace(dtype="float64"))
@@ -56,9 +63,18 @@ def trained(engine, runs, cuts=(0, 20, 40)):
     ]
 
 
-@pytest.fixture(scope="module")
-def engine():
-    return XlaPopulation(RECIPE, WIDTH)
+PROGRAMS = {
+    "xla": (xla.start_all, xla.advance_all, xla.count_all),
+    "fused": (fused_programs.start, fused_programs.advance, fused_programs.count),
+}
+"""What is compiled, by engine."""
+
+
+@pytest.fixture(scope="module", params=POPULATION_ENGINES)
+def engine(request):
+    if request.param == "fused":
+        require_compiler()
+    return POPULATION_ENGINES[request.param](RECIPE, WIDTH)
 
 
 @pytest.fixture(scope="module")
@@ -75,8 +91,9 @@ def test_a_start_holds_the_weights_given(engine):
 
 
 @pytest.mark.slow
-def test_each_run_is_trained_as_by_an_engine_of_its_own():
-    engine, runs = XlaPopulation(WIDE, WIDTH), some_runs(WIDE)
+@pytest.mark.parametrize("name", ENGINES)
+def test_each_run_is_trained_as_by_an_engine_of_its_own(name):
+    engine, runs = POPULATION_ENGINES[name](WIDE, WIDTH), some_runs(WIDE)
     state, losses = begin(engine, runs), []
     for start in (0, 20, 40):
         state, some = engine.advance(state, batches(runs, start, start + 20))
@@ -84,7 +101,7 @@ def test_each_run_is_trained_as_by_an_engine_of_its_own():
     losses, measured, weights = np.hstack(losses), engine.evaluate(state), engine.weights(state)
     assert list(measured) == list(METRICS)
     for i, run in enumerate(runs):
-        own = XlaEngine(run)
+        own = ENGINES[name](run)
         own_state, own_losses = own.start(draw_weights(run)), []
         for start in (0, 20, 40):
             own_state, some = own.advance(own_state, batches([run], start, start + 20)[0])
@@ -120,12 +137,12 @@ def test_cutting_the_steps_does_not_change_a_bit(engine, alone, cuts):
 
 
 def test_other_rates_splits_seeds_and_numbers_of_runs_compile_nothing(engine, alone):
-    programs = (start_all, advance_all, count_all)
+    programs = PROGRAMS[engine.identity["name"]]
     before = [program._cache_size() for program in programs]
     assert min(before) > 0
     other = dataclasses.replace(RECIPE, lr=0.3, weight_decay=0.2, split="random", split_seed=3)
     trained(engine, [other])
-    trained(XlaPopulation(other, WIDTH), [other, RECIPE])
+    trained(type(engine)(other, WIDTH), [other, RECIPE])
     assert [program._cache_size() for program in programs] == before
 
 
@@ -140,15 +157,16 @@ def test_metrics_are_of_each_runs_own_split(engine):
 
 
 @pytest.mark.slow
-def test_of_a_drawn_task_every_run_sees_its_own_examples():
+@pytest.mark.parametrize("name", ENGINES)
+def test_of_a_drawn_task_every_run_sees_its_own_examples(name):
     model = WIDE.model.replace(n_ctx=16, d_vocab=9)
     recipe = dataclasses.replace(WIDE, task=Copy(length=8), model=model)
     runs = [dataclasses.replace(recipe, data_seed=seed, split_seed=9 - seed) for seed in (1, 2, 3)]
-    engine = XlaPopulation(recipe, WIDTH)
+    engine = POPULATION_ENGINES[name](recipe, WIDTH)
     together = trained(engine, runs)
     assert trained(engine, runs[1:2], cuts=(0, 3, 20, 40)) == together[1:2]
     for run, (weights, losses, measured) in zip(runs, together, strict=True):
-        own = XlaEngine(run)
+        own = ENGINES[name](run)
         state, own_losses = own.start(draw_weights(run)), []
         for start in (0, 20):
             state, some = own.advance(state, make_dataset(run).batches(start, start + 20))
@@ -163,8 +181,11 @@ def test_of_a_drawn_task_every_run_sees_its_own_examples():
 
 
 def test_identity_names_the_width_and_what_runs(engine):
-    assert engine.identity == {**XlaEngine(RECIPE).identity, "width": str(WIDTH)}
-    assert XlaPopulation(RECIPE).width == int(XlaPopulation(RECIPE).identity["width"]) > 1
+    assert engine.identity["width"] == str(WIDTH)
+    by_default = type(engine)(RECIPE)
+    assert by_default.width == int(by_default.identity["width"]) > 1
+    assert POPULATION_ENGINES[engine.identity["name"]] is type(engine)
+    assert engine.identity["jax"] == jax.__version__
     assert jax.devices()[0].platform in engine.device
 
 

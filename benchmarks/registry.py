@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from importlib import metadata
 import torch
 
 from benchmarks.contender import Contender
+from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
+from jax_revinc.engines.population import FUSED_WIDTH
 from revinc.cores import usable_cores
 
 HERE = "benchmarks.contenders"
@@ -123,7 +127,50 @@ def all_contenders(quick: bool = False) -> list[Contender]:
             for width in (*widths.jax_each, *on_gpu)
             if n_devices > 1
         ),
+        *fused_contenders(quick),
     ]
+
+
+def fused_contenders(quick: bool) -> list[Contender]:
+    """The fused engine: one model, alone or with optax in XLA, and many models on one core and on all."""
+    why = no_fused_engine()
+    optax = Contender(
+        "jax-fused-optax",
+        "JAX, fused gradient, optax in XLA's loop",
+        f"{HERE}.jax_single:CompiledLoop",
+        "jax",
+        options={"engine": "optax"},
+        missing=why,
+    )
+    one = dataclasses.replace(
+        optax, name="jax-fused-one", title="JAX, fused engine", options={"engine": "fused"}
+    )
+    cores = sorted({1, usable_cores()}) if hasattr(os, "sched_setaffinity") else [usable_cores()]
+    many = [
+        Contender(
+            "jax-fused",
+            f"JAX, fused engine, {in_words(n, 'core')}",
+            f"{HERE}.jax_population:Population",
+            "jax",
+            width,
+            options={"engine": "fused", **({"cores": n} if n < usable_cores() else {})},
+            missing=why,
+        )
+        for n in cores
+        for width in ((FUSED_WIDTH,) if quick else (128, FUSED_WIDTH))
+    ]
+    return [optax, one, *many]
+
+
+def no_fused_engine() -> str:
+    """Why the fused engine can't be used here; empty if it may."""
+    if torch.cuda.is_available():
+        return "it is for CPUs"
+    try:
+        find_compiler()
+    except CannotBuild as why:
+        return str(why)
+    return ""
 
 
 def compiled_loss(missing: str) -> Contender:

@@ -8,17 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.interleaving import Timing, interleave
-from benchmarks.registry import installed_transformer_lens
+from benchmarks.registry import installed_transformer_lens, no_fused_engine
+from jax_revinc.engines import ENGINES
 from revinc.runs import WEIGHTS
 
 
 def time_whole_runs(
     rounds: int, steps: int, home: Path, follow: Callable[[str], None] | None = None
 ) -> dict[str, Timing]:
-    """Seconds of ``train`` for `steps` steps: JAX cold, JAX with a warm compilation cache, reference.
+    """Seconds of ``train`` for `steps` steps: JAX by each engine, cold and with its programs compiled, reference.
 
     Args:
         rounds: how often each is run.
@@ -27,21 +29,24 @@ def time_whole_runs(
         follow: told which run it is.
     """
 
-    def jax_cold() -> float:
-        shutil.rmtree(home / "cache", ignore_errors=True)
-        return train("jax_revinc", home, steps)
+    def jax(engine: str, cold: bool) -> float:
+        cache = home / f"cache-{engine}"
+        if cold:
+            shutil.rmtree(cache, ignore_errors=True)
+        return train("jax_revinc", home, steps, cache, "--engine", engine)
 
-    contenders = {
-        "JAX, nothing compiled before": jax_cold,
-        "JAX, warm compilation cache": lambda: train("jax_revinc", home, steps),
+    contenders: dict[str, Callable[[], float]] = {
+        f"JAX, {engine} engine, {state}": partial(jax, engine, cold)
+        for engine in (("xla",) if no_fused_engine() else ENGINES)
+        for state, cold in (("nothing compiled before", True), ("compiled before", False))
     }
     if version := installed_transformer_lens():
         title = f"TransformerLens {version}"
-        contenders[title] = lambda: train("torch_reference", home, steps)
+        contenders[title] = lambda: train("torch_reference", home, steps, home)
     return interleave(contenders, rounds, follow)
 
 
-def train(program: str, home: Path, steps: int) -> float:
+def train(program: str, home: Path, steps: int, cache: Path, *flags: str) -> float:
     """Run a training command in a process of its own; seconds until its weights were on disk.
 
     Raises:
@@ -51,9 +56,10 @@ def train(program: str, home: Path, steps: int) -> float:
     shutil.rmtree(out, ignore_errors=True)
     begin = time.time()
     subprocess.run(
-        [sys.executable, "-m", program, "train", "--out", out, "--steps", str(steps)],
-        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(home / "cache")},
+        [sys.executable, "-m", program, "train", "--out", out, "--steps", str(steps), *flags],
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_REVINC_CACHE": str(cache)},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         check=True,
     )
     return (out / WEIGHTS).stat().st_mtime - begin

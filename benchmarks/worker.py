@@ -51,6 +51,7 @@ class Worker:
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
         kept = {
             "JAX_COMPILATION_CACHE_DIR": str(caches / "jax"),
+            "JAX_REVINC_CACHE": str(caches / "jax"),
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "torch"),
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # several processes share a GPU
         }

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jax_revinc import Run
-from parity.check import check
+from parity.check import OURS, check
 from parity.levels import TITLES
 from parity.page import write_page
 from revinc import PRESETS, UserError
@@ -38,7 +38,7 @@ def check_command(args: argparse.Namespace) -> int:
                 status.update(f"comparing: {name} {TITLES[name]}")
                 yield name
 
-    report = check(subject, args.levels, args.dtype, follow)
+    report = check(subject, args.levels, args.dtype, follow, args.engine)
     report.print(console)
     folder = args.out or args.run or Path()
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     checking.add_argument(
         "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"], help="default: both"
+    )
+    checking.add_argument(
+        "--engine",
+        choices=OURS,
+        default="xla",
+        help="what computes our losses, gradients and training (default: xla)",
     )
     checking.add_argument(
         "--levels",

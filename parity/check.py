@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError
+from jax_revinc.engines import FusedEngine, XlaEngine
+from jax_revinc.engines.fused.compiler import CannotBuild
+from jax_revinc.engines.fused.errors import NotFusible
+from jax_revinc.engines.fused_programs import gradient_by_fusing
+from jax_revinc.engines.xla import Gradient, gradient_by_xla
 from jax_revinc.model import check_range, check_tokens
 from jax_revinc.training import draw_weights
 from parity.bridge import to_torch
 from parity.free_running import check_free_running
+from parity.fused_side import FusedSide
+from parity.jax_side import JaxSide
 from parity.levels import TITLES, Level
 from parity.model_levels import check_level, check_names
 from parity.pair import Pair
 from parity.population import check_population, is_stored
 from parity.question import Question
 from parity.report import Report
-from parity.training_levels import check_every_step, check_optimizer
+from parity.training_levels import Step, check_every_step, check_optimizer, fused_step, jax_step
+from revinc.engine import Engine
 from revinc.model_config import DTYPES
 from revinc.provenance import installed_versions
 from revinc.tasks import predicted_positions
+from revinc.validation import require_choice
 from torch_reference.installed import VERSION
 from torch_reference.optimizer import COUNTERPARTS
 
@@ -97,6 +106,7 @@ def check(
     levels: Sequence[str] | None = None,
     dtypes: Sequence[str] = DTYPES,
     follow: Callable[[Sequence[str]], Iterable[str]] = iter,
+    engine: str = "xla",
 ) -> Report:
     """The judge's verdict on a run: its final model, and its recipe's training; a recipe: its fresh model.
 
@@ -105,39 +115,57 @@ def check(
         levels: any of "L0" to "L7"; by default all, L7 if a population of the recipe is stored.
         dtypes: precisions, for the levels that know both; the others say which is theirs.
         follow: is given the levels and yields them in turn, so that it can show progress.
+        engine: what computes our side: of `OURS`.
 
     Raises:
-        UserError: for an unknown level or precision, a run that is not finished, or a level of training
-            with an optimizer that torch lacks.
+        UserError: for an unknown level, precision or engine, a run that is not finished, a level of training
+            with an optimizer that torch lacks, or a model that the engine can't run.
     """
     cfg = subject.config if isinstance(subject, Run) else subject
     levels = applicable_levels(cfg) if levels is None else levels
     require_among("levels", levels, tuple(TITLES))
     require_among("dtypes", dtypes, DTYPES)
+    require_choice("engine", engine, tuple(OURS))
+    by = OURS[engine]
     ours = (
         subject.model()
         if isinstance(subject, Run)
         else HookedTransformer(cfg.model, params=draw_weights(cfg))
     )
     question = Question(cfg.task.sequences(), predicted_positions(cfg.task))
-    pair = Pair(ours, to_torch(ours), question)
+    pair = Pair(ours, to_torch(ours), question, by.side)
+    of_training = {
+        "L4": lambda: [check_optimizer(cfg, dtype, by.step) for dtype in dtypes],
+        "L5": lambda: [check_every_step(cfg, by.gradient)],
+        "L6": lambda: [check_free_running(cfg, by.gradient)],
+        "L7": lambda: [check_population(cfg, make_engine=by.engine)],
+    }
     found: list[Level] = []
-    for name in follow(levels):
-        if name in OF_MODELS:
-            found += model_level(name, pair, dtypes)
-        elif name == "L4":
-            found += [check_optimizer(cfg, dtype) for dtype in dtypes]
-        else:
-            found.append(OF_TRAINING[name](cfg))
+    try:
+        for name in follow(levels):
+            found += of_training[name]() if name in of_training else model_level(name, pair, dtypes)
+    except (NotFusible, CannotBuild) as why:
+        raise UserError(f"the fused engine can't run this: {why}") from why
     described = str(subject.path) if isinstance(subject, Run) else "a fresh model"
+    if engine != "xla":
+        described += f", by the {engine} engine"
     return make_report(described, found, cfg.to_dict())
 
 
-OF_TRAINING: dict[str, Callable[[TrainConfig], Level]] = {
-    "L5": check_every_step,
-    "L6": check_free_running,
-    "L7": check_population,
+class Ours(NamedTuple):
+    """What computes our side."""
+
+    side: type[JaxSide]
+    step: Step
+    gradient: Gradient
+    engine: Callable[[TrainConfig], Engine]
+
+
+OURS = {
+    "xla": Ours(JaxSide, jax_step, gradient_by_xla, XlaEngine),
+    "fused": Ours(FusedSide, fused_step, gradient_by_fusing, FusedEngine),
 }
+"""By engine. The fused one has no activations: those, and interventions, are XLA's all the same."""
 
 
 def applicable_levels(cfg: TrainConfig) -> list[str]:

@@ -32,7 +32,7 @@ from rich.progress import track
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from jax_revinc import numerics
-from jax_revinc.engines.xla import State, update
+from jax_revinc.engines.xla import Gradient, State, gradient_by_xla, update
 from jax_revinc.objective import Params
 from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 from jax_revinc.training import draw_weights
@@ -159,7 +159,7 @@ class Verdict:
         }
 
 
-def check_free_running(cfg: TrainConfig) -> Level:
+def check_free_running(cfg: TrainConfig, gradient: Gradient = gradient_by_xla) -> Level:
     """L6: on several seeds, JAX parts from torch no earlier than runs part from their jittered selves."""
     cfg = replace(in_float64(cfg), steps=min(cfg.steps, STEPS), snapshots=())
     seeds = [
@@ -171,7 +171,7 @@ def check_free_running(cfg: TrainConfig) -> Level:
         [start for seed in seeds for start in starts(seed, perturbed, rng)]
         for perturbed in PERTURBED.values()
     )
-    ours = by_seed(run_in_jax(cfg, jax_starts), PERTURBED["JAX"])
+    ours = by_seed(run_in_jax(cfg, jax_starts, gradient), PERTURBED["JAX"])
     theirs = by_seed(run_in_torch(cfg, torch_starts, rng), PERTURBED["torch"])
     rows = [
         find_partings(*seed_and_runs) for seed_and_runs in zip(seeds, ours, theirs, strict=True)
@@ -203,7 +203,9 @@ def nudge(weights: StateDict, rng: np.random.Generator) -> StateDict:
     return weights | {name: nudged}
 
 
-def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "runs steps"]:
+def run_in_jax(
+    cfg: TrainConfig, starts: Sequence[Start], gradient: Gradient = gradient_by_xla
+) -> Float[np.ndarray, "runs steps"]:
     """The batch losses of runs of ours, all in one program."""
     objective = make_objective(cfg)
     fixed, rates = optimizer_numbers(cfg)
@@ -215,7 +217,8 @@ def run_in_jax(cfg: TrainConfig, starts: Sequence[Start]) -> Float[np.ndarray, "
             flat, unravel = ravel_pytree(params)
             infinity = jnp.inf * jax.random.rademacher(key, flat.shape, flat.dtype)
             params = unravel(jnp.nextafter(flat, jnp.where(jittered, infinity, flat)))
-            return update(cfg.model, fixed, objective, rates, (params, opt_state), batch)
+            state = (params, opt_state)
+            return update(cfg.model, fixed, objective, rates, state, batch, gradient)
 
         state = (params, make_optimizer(fixed, rates).init(params))
         _, losses = jax.lax.scan(step, state, (batches, jax.random.split(key, cfg.steps)))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from jax_revinc import HookedTransformer, numerics
@@ -41,7 +42,7 @@ class JaxSide:
             return {
                 **cache,
                 "logits": logits,
-                "losses": self._losses(logits),
+                "losses": self._losses(logits, self.question.tokens),
             }
 
         return self._run(forward)
@@ -54,7 +55,8 @@ class JaxSide:
                 has_shift = name in shifts and shifts[name].shape == activation.shape
                 return activation + shifts[name] if has_shift else activation
 
-            return self._losses(self._model(params)(self._fed, tap=shift)).mean()
+            logits = self._model(params)(self._fed, tap=shift)
+            return self._losses(logits, self.question.tokens).mean()
 
         def gradients(params: Params) -> Params:
             _, cache = self._model(params).run_with_cache(self._fed)
@@ -97,9 +99,9 @@ class JaxSide:
     def _model(self, params: Params) -> HookedTransformer:
         return HookedTransformer(self.cfg, params=params)
 
-    def _losses(self, logits: Array) -> Array:
+    def _losses(self, logits: Array, tokens: ArrayLike) -> Array:
         predicted = np.array(self.question.predicted)
-        targets = jnp.asarray(self.question.tokens)[:, predicted]
+        targets = jnp.asarray(tokens)[:, predicted]
         return token_losses(logits[:, predicted - 1], targets)
 
     def _run(self, function: Callable[[Params], Params]) -> Tensors:

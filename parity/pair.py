@@ -14,14 +14,15 @@ from parity.torch_side import TorchSide
 
 @dataclass(frozen=True)
 class Pair:
-    """Our model, TransformerLens' (of the installed world), and the question."""
+    """Our model, TransformerLens' (of the installed world), the question, and what answers it for ours."""
 
     ours: HookedTransformer
     theirs: Module
     question: Question
+    our_side: type[JaxSide] = JaxSide
 
     def jax_side(self, dtype: str) -> JaxSide:
-        return JaxSide(self.ours, self.question, dtype)
+        return self.our_side(self.ours, self.question, dtype)
 
     def torch_side(self, dtype: str) -> TorchSide:
         return TorchSide(self.theirs, self.ours.cfg, self.question, dtype)

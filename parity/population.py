@@ -8,7 +8,7 @@ made it; the first steps of a few seeds are run again, to see that this program 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from parity.levels import Level, Row
 from revinc import TrainConfig, UserError
 from revinc.config import differences
 from revinc.dataset import make_dataset
+from revinc.engine import Engine
 from revinc.outcomes import FIRST_LOSSES, Outcomes, made_by, outcome, run_history
 from revinc.provenance import installed_versions
 from revinc.weights import StateDict
@@ -87,7 +88,11 @@ class Rerun:
         }
 
 
-def check_population(cfg: TrainConfig, reference: Path = STORED) -> Level:
+def check_population(
+    cfg: TrainConfig,
+    reference: Path = STORED,
+    make_engine: Callable[[TrainConfig], Engine] = XlaEngine,
+) -> Level:
     """L7: as many seeds in JAX as are stored of torch, from other weights and batches, end as those do.
 
     Raises:
@@ -101,7 +106,7 @@ def check_population(cfg: TrainConfig, reference: Path = STORED) -> Level:
         raise UserError(f"{reference} has {len(seeds)} seeds, and needs at least {FEWEST_SEEDS}")
     reruns = [run_again(theirs, i) for i in np.linspace(0, len(seeds) - 1, RERUNS).astype(int)]
     others = range(seeds.max() + 1, seeds.max() + 1 + len(seeds))
-    ours = train_population(theirs.config, others)
+    ours = train_population(theirs.config, others, make_engine)
     said = remarks(theirs, ours)
     if not all(row.passed for row in reruns):
         said.append(why_not_again(theirs))
@@ -186,12 +191,14 @@ def nudge(weights: StateDict, seed: int) -> StateDict:
     return {name: np.nextafter(weight, towards[name]) for name, weight in weights.items()}
 
 
-def train_population(cfg: TrainConfig, seeds: Sequence[int]) -> Outcomes:
+def train_population(
+    cfg: TrainConfig, seeds: Sequence[int], make_engine: Callable[[TrainConfig], Engine] = XlaEngine
+) -> Outcomes:
     """Train ``cfg`` in JAX with every seed, a thread for every core: XLA releases Python's lock."""
 
     def train_one(seed: int) -> dict[str, object]:
         seeded = cfg.with_seed(seed)
-        return outcome(seed, run_history(seeded, XlaEngine(seeded), draw_weights(seeded)))
+        return outcome(seed, run_history(seeded, make_engine(seeded), draw_weights(seeded)))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = pool.map(train_one, seeds)

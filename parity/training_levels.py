@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ import torch
 from rich.progress import track
 
 from jax_revinc import numerics
-from jax_revinc.engines.xla import update
+from jax_revinc.engines.fused.training import FusedTraining
+from jax_revinc.engines.xla import Gradient, gradient_by_xla, update
 from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 from jax_revinc.training import draw_weights
 from parity.comparison import Comparison, compare_tensors, gap, largest
@@ -52,14 +54,18 @@ ZERO_GRADIENT_BOUND = 1e-8
 
 STEPS_AT_ONCE = 250
 
+Step = Callable[[TrainConfig, Tensors, int, str], Tensors]
+"""From a recipe, tensors (see `random_state`), the updates before and a precision to the tensors after a step."""
+
 
 def moments(cfg: TrainConfig) -> dict[str, str]:
     """Those of `MOMENTS` that a run's optimizer keeps."""
     return {} if cfg.optimizer == "sgd" and not cfg.momentum else MOMENTS[cfg.optimizer]
 
 
-def check_optimizer(cfg: TrainConfig, dtype: str) -> Level:
-    """L4: one step of the optimizer from several states gives the same parameters and moments."""
+def check_optimizer(cfg: TrainConfig, dtype: str, step: Step | None = None) -> Level:
+    """L4: one step of the optimizer, by default `jax_step`, from several states is torch's."""
+    step = step or jax_step
     require_counterpart(cfg)
     comparisons = []
     for label, count in STATES.items():
@@ -67,7 +73,7 @@ def check_optimizer(cfg: TrainConfig, dtype: str) -> Level:
             rng = np.random.default_rng(count + zero)
             before = random_state(rng, moments(cfg), count, zero)
             truth = torch_step(cfg, before, count, "float64")
-            mine = jax_step(cfg, before, count, dtype)
+            mine = step(cfg, before, count, dtype)
             own = None
             if dtype == "float32":
                 own = own_errors(cfg, before, count, truth)
@@ -155,6 +161,33 @@ def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tenso
         return {name: np.asarray(of_name["w"]) for name, of_name in after.items()}
 
 
+def fused_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
+    """`jax_step` as the fused engine does it, where the gradient by ``w`` is ``g``."""
+    fixed, rates = optimizer_numbers(cfg)
+    with numerics(cfg.model.replace(dtype=dtype)):
+        wide = {name: jax.numpy.asarray(array, dtype) for name, array in before.items()}
+        rates = jax.tree.map(lambda rate: np.asarray(rate, dtype), rates)
+        params = {"g": wide["grad"], "w": wide["param"]}
+        training = FusedTraining(
+            lambda params, _: (params["w"] * params["g"]).sum(),
+            partial(make_optimizer, fixed),
+            rates,
+            params,
+            length=1,
+            n_tokens=1,
+        )
+        kept = {
+            ours: {"g": wide[theirs], "w": wide[theirs]} for theirs, ours in moments(cfg).items()
+        }
+        template = make_optimizer(fixed, rates).init(params)
+        state = training.pack(params, optimizer_state(template, count, kept))
+        zeros, one = jax.numpy.zeros((1, 1), int), jax.numpy.ones((), int)
+        state, _ = training.advance(rates, state, zeros, zeros, one)
+        size = wide["param"].size
+        after = dict(zip(["param", *moments(cfg)], [state.params, *state.kept], strict=True))
+        return {n: np.asarray(x)[size:].reshape(wide["param"].shape) for n, x in after.items()}
+
+
 def optimizer_state(
     template: optax.OptState, count: object, kept: dict[str, Any]
 ) -> optax.OptState:
@@ -165,7 +198,7 @@ def optimizer_state(
     return state
 
 
-def check_every_step(cfg: TrainConfig) -> Level:
+def check_every_step(cfg: TrainConfig, gradient: Gradient = gradient_by_xla) -> Level:
     """L5: from torch's state at every step of a run in float64, one step of ours is torch's next.
 
     All steps are made in one compiled program over the stored trajectory.
@@ -188,7 +221,7 @@ def check_every_step(cfg: TrainConfig) -> Level:
         }
         state = (params, optimizer_state(template, count, kept))
         batch = jax.numpy.asarray(tokens)[rows]
-        (params, opt_state), _ = update(cfg.model, fixed, objective, rates, state, batch)
+        (params, opt_state), _ = update(cfg.model, fixed, objective, rates, state, batch, gradient)
         after = {
             f"{theirs}/{name}": moment
             for theirs, ours in moments(cfg).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from benchmarks.contenders.jax_single import peak_device_bytes
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.engines import XlaPopulation
+from jax_revinc.engines import POPULATION_ENGINES, XlaPopulation
 from jax_revinc.population.processes import use_cpu_devices
 from revinc import TrainConfig, UserError
 from revinc.weights import StateDict
@@ -23,19 +24,31 @@ class Population:
         cfg: the recipe.
         width: models, on all devices together.
         devices: how many; a CPU counts as that many.
+        engine: one of `jax_revinc.engines.POPULATION_ENGINES`.
+        cores: how many this process may use; all by default.
 
     Raises:
         UserError: if the models can't be shared out evenly.
     """
 
-    def __init__(self, cfg: TrainConfig, width: int, devices: int = 1) -> None:
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        width: int,
+        devices: int = 1,
+        engine: str = "xla",
+        cores: int | None = None,
+    ) -> None:
+        if cores is not None:  # before JAX counts them
+            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
         use_cpu_devices(devices)
         enable_compilation_cache()
         self._devices = jax.local_devices()[:devices]
         each, rest = divmod(width, len(self._devices))
         if rest:
             raise UserError(f"{width} models can't be shared out evenly to {devices} devices")
-        self._engines = [XlaPopulation(cfg, each, device) for device in self._devices]
+        make = POPULATION_ENGINES[engine]
+        self._engines = [make(cfg, each, device) for device in self._devices]
         self._runs = [cfg.with_seed(seed) for seed in range(width)]
         self._shares = [slice(i * each, (i + 1) * each) for i in range(len(self._devices))]
         self._pool = ThreadPoolExecutor(len(self._devices))

@@ -8,8 +8,9 @@ import numpy as np
 
 from benchmarks.contender import OneRun
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.engines import XlaEngine
+from jax_revinc.engines import ENGINES, XlaEngine
 from jax_revinc.engines.device import in_words
+from jax_revinc.engines.fused_programs import FusedGradients
 from jax_revinc.engines.xla import State, update
 from jax_revinc.numerics import numerics
 from jax_revinc.optimizer import optimizer_numbers
@@ -19,12 +20,21 @@ from revinc.objective import make_objective
 from revinc.weights import StateDict
 
 
-class CompiledLoop(OneRun):
-    """What ``jax-revinc train`` runs: `XlaEngine`, a chunk of steps per call."""
+class OptaxInXla(XlaEngine):
+    """XLA's loop around a fused gradient."""
 
-    def __init__(self, cfg: TrainConfig, width: int = 1) -> None:  # noqa: ARG002
+    make_programs = staticmethod(FusedGradients)
+
+
+CONTENDING = {**ENGINES, "optax": OptaxInXla}
+
+
+class CompiledLoop(OneRun):
+    """What ``jax-revinc train`` runs: an engine, one of `CONTENDING`, and a chunk of steps per call."""
+
+    def __init__(self, cfg: TrainConfig, width: int = 1, engine: str = "xla") -> None:  # noqa: ARG002
         enable_compilation_cache()
-        super().__init__(XlaEngine(cfg))
+        super().__init__(CONTENDING[engine](cfg))
 
     def device_bytes(self) -> int | None:
         return peak_device_bytes(jax.local_devices())

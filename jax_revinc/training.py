@@ -16,6 +16,8 @@ from jax_revinc.numerics import numerics
 from revinc import TrainConfig, runs
 from revinc.console import Reporter
 from revinc.engine import Engine
+from revinc.run_writer import check_request
+from revinc.tracking import find_sink
 from revinc.trainer import run_training
 from revinc.weights import StateDict, parameter_shapes
 
@@ -56,7 +58,10 @@ def train(
         Diverged: if the loss becomes NaN or infinite.
     """
     out, reporter = Path(out), reporter or Reporter(quiet=True)
-    if isinstance(engine, str):
+    check_request(out, resume, overwrite)
+    for name in log:
+        find_sink(name)
+    if isinstance(engine, str):  # only now, for one may have to be built
         begun = Run.load(out).engine["name"] if resume and (out / runs.CONFIG).exists() else None
         with reporter.busy("Getting the engine ready ..."):
             choice = choose_engine(engine, cfg, resumed=begun)

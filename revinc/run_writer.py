@@ -45,8 +45,7 @@ class RunWriter:
         resume: bool = False,
         overwrite: bool = False,
     ) -> None:
-        if resume and overwrite:
-            raise UserError("resume and overwrite exclude each other; choose one")
+        check_request(path, resume, overwrite)
         self.path = path
         make_folder(path, "run", runs.CONFIG, {*OUR_FILES, *OUR_FOLDERS})
         self._lock = FileLock(path / LOCK, timeout=0)
@@ -133,6 +132,14 @@ class RunWriter:
         write_atomically(self.path / runs.LOSSES, history.loss_table.to_parquet)
         save_state_dict(self.path / runs.WEIGHTS, weights)
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
+
+
+def check_request(path: Path, resume: bool, overwrite: bool) -> None:
+    """Raise the UserError with which a `RunWriter` would be refused, where that can be said without claiming `path`."""
+    if resume and overwrite:
+        raise UserError("resume and overwrite exclude each other; choose one")
+    if not resume:
+        refuse_to_replace(path, overwrite)
 
 
 def refuse_to_replace(path: Path, overwrite: bool) -> None:

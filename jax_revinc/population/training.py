@@ -29,6 +29,7 @@ from revinc.dataset import make_dataset, many_batches
 from revinc.engine import METRICS, PopulationEngine, evaluation_steps
 from revinc.sweep import IDENTITY, run_of
 from revinc.trainer import Interrupted, boundaries
+from revinc.validation import require_int
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -74,6 +75,8 @@ def train_population(
     begun = read_store(path) if (path / CONFIG).exists() else None
     if begun and width is None:
         width = begun.width
+    if width is not None:
+        require_int("width", width, at_least=1)
     with progress.busy("Getting the engine ready ..."):
         resumed = begun.engine["name"] if begun else None
         choice = choose_engine(engine, cfg, len(models), resumed)

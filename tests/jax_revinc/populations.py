@@ -17,7 +17,7 @@ RECIPE = dataclasses.replace(
     steps=60,
     eval_every=20,
 )
-FLAGS = f"--n-layers 1 --steps 60 --eval-every 20 --width {WIDTH}".split()
+FLAGS = f"--n-layers 1 --steps 60 --eval-every 20 --width {WIDTH} --engine xla".split()
 
 
 STRICKEN = """

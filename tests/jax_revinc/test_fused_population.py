@@ -87,7 +87,7 @@ def test_neither_threads_nor_devices_change_a_bit(tmp_path):
     found = []
     for used, devices in ((cores[:1], 1), (cores, 1), (cores, 3)):
         store = tmp_path / f"{len(used)}-{devices}"
-        flags = ["--engine", "fused", "--seeds", WIDER + 1, *FLAGS[:-2], "--width", WIDER]
+        flags = [*FLAGS, "--engine", "fused", "--seeds", WIDER + 1, "--width", WIDER]
         flags += ["--devices", devices, "--out", store]
         words = [",".join(map(str, used)), "population", *map(str, flags)]
         subprocess.run([sys.executable, "-c", ON_CORES, *words], check=True)
@@ -122,7 +122,7 @@ def test_a_model_that_can_not_be_fused_is_refused(monkeypatch):
 
 def test_a_population_goes_on_with_the_engine_it_began_with(run_cli, tmp_path):
     command = ("population", "--out", tmp_path / "store")
-    assert run_cli(*command, "--engine", "fused", "--seeds", 2, *FLAGS).status == 0
+    assert run_cli(*command, "--seeds", 2, *FLAGS, "--engine", "fused").status == 0
     assert load(tmp_path / "store").config == RECIPE
     assert run_cli(*command, "--resume", "--seeds", 3).status == 0
     engine = load(tmp_path / "store").engine

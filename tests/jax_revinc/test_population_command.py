@@ -50,7 +50,9 @@ def start(start_process):
 def whole(tmp_path_factory):
     """The population of `SEEDS` seeds, trained without interruption."""
     out = tmp_path_factory.mktemp("populations") / "whole"
-    return train_population(RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH)
+    return train_population(
+        RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH, engine="xla"
+    )
 
 
 # What it does

@@ -27,7 +27,9 @@ SECONDS_TO_END = 200
 def whole(tmp_path_factory):
     """The population of `SEEDS` seeds, trained by one process on one device."""
     out = tmp_path_factory.mktemp("populations") / "whole"
-    return train_population(RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH)
+    return train_population(
+        RECIPE, sweep(RECIPE, seeds=range(SEEDS)), out, width=WIDTH, engine="xla"
+    )
 
 
 class Job:
@@ -124,7 +126,7 @@ def test_when_the_first_refuses_the_others_say_why(job, whole, tmp_path, already
 @pytest.mark.slow
 def test_a_damaged_chunk_of_another_process_is_trained_again(job, whole, tmp_path):
     out = tmp_path / "new"
-    train_population(RECIPE, whole.planned, out, width=WIDTH)
+    train_population(RECIPE, whole.planned, out, width=WIDTH, engine="xla")
     weights = out / names.WEIGHTS / "embed.W_E/c/7/0/0"
     weights.write_bytes(weights.read_bytes()[::-1])
     two = job(2)

@@ -16,8 +16,17 @@ import pytest
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError, train
 from revinc import runs
 
-STEPS = 20_000
-FLAGS = f"--steps {STEPS} --eval-every 500 --snapshots every:5000".split()
+from .fused_programs import require_compiler
+
+STEPS = {"xla": 20_000, "fused": 600_000}
+"""Of a run that takes seconds, by engine."""
+
+
+def flags(engine):
+    """Those of `long_run`."""
+    steps = STEPS[engine]
+    words = f"--steps {steps} --eval-every 500 --snapshots every:{steps // 4} --engine {engine}"
+    return words.split()
 
 
 def bits(run):
@@ -30,11 +39,14 @@ def bits(run):
     )
 
 
-@pytest.fixture(scope="module")
-def long_run(tmp_path_factory):
-    """The uninterrupted run of FLAGS."""
-    cfg = TrainConfig(steps=STEPS, eval_every=500, snapshots=tuple(range(0, STEPS + 1, 5000)))
-    return train(cfg, tmp_path_factory.mktemp("runs") / "long")
+@pytest.fixture(scope="module", params=["xla", pytest.param("fused", marks=pytest.mark.slow)])
+def long_run(request, tmp_path_factory):
+    """The uninterrupted run of `flags`."""
+    if request.param == "fused":
+        require_compiler()
+    steps = STEPS[request.param]
+    cfg = TrainConfig(steps=steps, eval_every=500, snapshots=tuple(range(0, steps + 1, steps // 4)))
+    return train(cfg, tmp_path_factory.mktemp("runs") / "long", engine=request.param)
 
 
 @pytest.fixture
@@ -174,7 +186,7 @@ def test_resuming_a_finished_run_changes_nothing(short_run):
 @pytest.mark.slow
 def test_a_run_killed_again_and_again_ends_as_an_uninterrupted_one(start, long_run, tmp_path):
     out = tmp_path / "run"
-    process = start(out, *FLAGS)
+    process = start(out, *flags(long_run.engine["name"]))
     wait_for(out / runs.CONFIG, process)  # before the first checkpoint
     kill(process)
     assert not (out / runs.CHECKPOINT).exists()
@@ -196,7 +208,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
     start, long_run, tmp_path, seed
 ):
     out, rng = tmp_path / "run", random.Random(seed)
-    process = start(out, *FLAGS)
+    process = start(out, *flags(long_run.engine["name"]))
     wait_for(out / runs.CONFIG, process)
     for _ in range(20):
         try:
@@ -212,7 +224,7 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
 
 def test_ctrl_c_leaves_a_resumable_run_and_one_sentence(start, long_run, tmp_path):
     out = tmp_path / "run"
-    process = start(out, *FLAGS)
+    process = start(out, *flags(long_run.engine["name"]))
     wait_for(out / runs.CHECKPOINT, process)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate()
@@ -225,7 +237,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_one_sentence(start, long_run, tmp_pat
 
 def test_a_second_process_is_refused_while_the_first_writes(start, tmp_path):
     out = tmp_path / "run"
-    first = start(out, *FLAGS)
+    first = start(out, *flags("xla"))
     wait_for(out / runs.CONFIG, first)
     for flag in ("--resume", "--overwrite"):
         with pytest.raises(UserError, match="being written by another process"):

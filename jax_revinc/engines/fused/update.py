@@ -68,7 +68,9 @@ class Update(NamedTuple):
 
         # A loop over counts alone, which is short work; what follows from them, for all updates at once.
         last, before = jax.lax.scan(step, common, length=capacity)
-        _, shared = jax.vmap(self.share, in_axes=(None, 0))(rates, before)
+        _, shared = jax.vmap(lambda _, common: self.share(rates, common))(
+            jnp.arange(capacity), before
+        )
         reached = jax.tree.map(
             lambda each, end: jnp.concatenate([each, end[None]])[n_steps], before, last
         )

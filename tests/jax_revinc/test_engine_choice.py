@@ -1,0 +1,117 @@
+"""Which engine is taken, what is said of it, and that a run keeps its own."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import pytest
+
+from jax_revinc import PRESETS, Run, TrainConfig, UserError, train
+from jax_revinc.engines import choice
+from jax_revinc.engines.choice import choose_engine, estimated_operations
+from jax_revinc.engines.fused.front import trace
+from jax_revinc.engines.fused.units import named_numbers
+from jax_revinc.engines.fused_programs import fused_programs, shapes_of
+from jax_revinc.objective import mean_loss
+from revinc.objective import make_objective
+
+from .fused_programs import require_compiler
+from .populations import RECIPE
+
+TUTORIAL = PRESETS["tutorial"]
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    """Fused programs that are there at once: the estimates decide, or what the test says."""
+
+    class Built:
+        identity = {"lanes": "16", "compiler": "a compiler"}
+
+    monkeypatch.setattr(choice, "fused_programs", lambda *_: Built)
+
+
+@pytest.mark.parametrize(
+    ("cfg", "n_models", "name"),
+    [
+        (TUTORIAL, None, "fused"),
+        (dataclasses.replace(TUTORIAL, steps=1000), None, "xla"),
+        (dataclasses.replace(TUTORIAL, steps=1000), 64, "fused"),
+        (PRESETS["reliable"], 1024, "fused"),
+        (PRESETS["grokking"], None, "xla"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("nothing_is_built")
+def test_the_fused_engine_is_taken_where_building_it_pays(cfg, n_models, name):
+    chosen = choose_engine("auto", cfg, n_models)
+    assert chosen.name == name
+    assert chosen.sentence.startswith(f"Engine: {name}")
+    assert len(chosen.sentence.splitlines()) == 1
+
+
+def test_the_estimate_is_near_what_programs_have():
+    for preset in ("tutorial", "reliable"):
+        cfg = PRESETS[preset]
+        objective = make_objective(cfg)
+        program = trace(
+            jax.value_and_grad(lambda p, t, c=cfg, o=objective: mean_loss(c.model, p, t, o)),
+            shapes_of(cfg.model),
+            cfg.model.n_ctx,
+            cfg.model.d_vocab,
+        )
+        share = estimated_operations(cfg) / len(named_numbers(program))
+        assert 0.6 < share < 1.6, preset
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_what_was_begun_goes_on_as_it_was():
+    assert choose_engine("auto", TUTORIAL, resumed="xla").name == "xla"
+    assert choose_engine("auto", RECIPE, resumed="fused").name == "fused"
+    assert choose_engine("xla", TUTORIAL, resumed="fused").name == "xla"  # and is refused later
+
+
+def test_an_engine_that_there_is_not_is_refused():
+    with pytest.raises(UserError, match="implemented: auto, xla, fused"):
+        choose_engine("fast", RECIPE)
+
+
+def test_without_a_compiler_auto_is_xla_and_fused_an_error(monkeypatch):
+    monkeypatch.setenv("CXX", "/nowhere/c++")
+    fused_programs.cache_clear()
+    chosen = choose_engine("auto", TUTORIAL)
+    assert chosen.name == "xla"
+    assert "CXX=/nowhere/c++" in chosen.sentence
+    with pytest.raises(UserError, match="the fused engine can't train this: .*CXX"):
+        choose_engine("fused", TUTORIAL)
+    with pytest.raises(UserError, match="CXX"):
+        choose_engine("auto", TUTORIAL, resumed="fused")
+
+
+def test_on_other_devices_it_is_xla(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    fused_programs.cache_clear()
+    assert "JAX runs on gpu" in choose_engine("auto", TUTORIAL).sentence
+    with pytest.raises(UserError, match="JAX runs on gpu"):
+        choose_engine("fused", RECIPE)
+
+
+def test_a_run_keeps_its_engine(run_cli, tmp_path):
+    require_compiler()
+    out = tmp_path / "run"
+    few = ["--n-layers", 1, "--steps", 60, "--eval-every", 20]
+    begun = run_cli("train", "--out", out, *few, "--engine", "fused")
+    assert begun.status == 0
+    assert "Engine: fused" in begun.out
+    recorded = Run.load(out).engine
+    assert recorded["name"] == "fused"
+    assert {"lanes", "compiler"} <= recorded.keys()
+    assert run_cli("train", "--out", out, "--resume").status == 0
+    refused = run_cli("train", "--out", out, "--resume", "--engine", "xla")
+    assert (refused.status, len(refused.err)) == (2, 1)
+    assert "it can't be resumed by" in refused.err[0]
+
+
+def test_a_short_run_is_xlas(tmp_path):
+    assert train(TrainConfig(steps=5), tmp_path / "run").engine["name"] == "xla"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import jax
 import pytest
@@ -26,10 +27,8 @@ TUTORIAL = PRESETS["tutorial"]
 def nothing_is_built(monkeypatch):
     """Fused programs that are there at once: the estimates decide, or what the test says."""
 
-    class Built:
-        identity = {"lanes": "16", "compiler": "a compiler"}
-
-    monkeypatch.setattr(choice, "fused_programs", lambda *_: Built)
+    built = types.SimpleNamespace(identity={"lanes": "16", "compiler": "a compiler"})
+    monkeypatch.setattr(choice, "fused_programs", lambda *_: built)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_without_a_compiler_auto_is_xla_and_fused_an_error(monkeypatch):
     chosen = choose_engine("auto", TUTORIAL)
     assert chosen.name == "xla"
     assert "CXX=/nowhere/c++" in chosen.sentence
-    with pytest.raises(UserError, match="the fused engine can't train this: .*CXX"):
+    with pytest.raises(UserError, match=r"the fused engine can't train this: .*CXX"):
         choose_engine("fused", TUTORIAL)
     with pytest.raises(UserError, match="CXX"):
         choose_engine("auto", TUTORIAL, resumed="fused")

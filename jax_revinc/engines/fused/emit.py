@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Container
+from typing import NamedTuple
 
+from jax_revinc.engines.fused.chunks import CHUNK, Chunks, Scratch
 from jax_revinc.engines.fused.dag import PARAMETER, TOKEN, Node, Program, Scalar
 from jax_revinc.engines.fused.units import named_numbers
-
-CHUNK = 400
-"""Numbers between two barriers: enough to schedule within, few enough that a compiler stays quick."""
 
 PATTERNS = {
     "add": "{} + {}",
@@ -38,71 +38,85 @@ PATTERNS = {
 """How every operation is written. The functions are those of ``vectors.hpp``."""
 
 
-class Scratch:
-    """Where numbers are kept from one chunk to later ones; a place is used again."""
+class Kernel(NamedTuple):
+    """Statements that compute a program.
 
-    def __init__(self) -> None:
-        self.places: dict[int, int] = {}
-        self.size = 0
-        self._free: list[int] = []
+    Attributes:
+        parts: to be run in order. `p` are the parameters, scalars or vectors, `t` the tokens, `g` the outputs, and `s`
+            what is kept from part to part.
+        n_kept: the most numbers that are kept.
+    """
 
-    def keep(self, id: int) -> int:
-        """The place of the number with this id, from now on."""
-        if not self._free:
-            self._free.append(self.size)
-            self.size += 1
-        self.places[id] = self._free.pop()
-        return self.places[id]
-
-    def forget(self, ids: Iterable[int]) -> None:
-        self._free += [self.places.pop(id) for id in list(ids)]
+    parts: list[str]
+    n_kept: int
 
 
-def kernel(program: Program, assign: str = "=") -> tuple[str, int]:
-    """Statements that assign a program's outputs to `g`, and how many numbers they keep in `s` meanwhile.
+def kernel(program: Program, assign: str, longest: int = CHUNK) -> Kernel:
+    """The kernel of a program.
 
-    `p` are the parameters, scalars or vectors, and `t` the tokens. With ``+=`` outputs are added up.
+    Args:
+        assign: ``=`` or ``+=``, for the outputs.
+        longest: numbers of a part, at most.
     """
     units = named_numbers(program)
-    named = {unit.node.id for unit in units}
+    chunks = Chunks(units, longest)
+    unit_of = {unit.node.id: unit for unit in units}
     outputs: dict[int, list[int]] = {}
     for i, output in enumerate(program.outputs):
         if isinstance(output, Node):
             outputs.setdefault(output.id, []).append(i)
-    chunks = [units[start : start + CHUNK] for start in range(0, len(units), CHUNK)]
-    last_read = {
-        node.id: k for k, chunk in enumerate(chunks) for unit in chunk for node in unit.reads
-    }
     scratch = Scratch()
-    lines = []
-    for k, chunk in enumerate(chunks):
-        lines.append("BARRIER {" if k else "{")
-        here = set()
+    parts = []
+    for k, chunk in enumerate(chunks.units):
+        lines: list[str] = []
+        here: set[int] = set()
+
+        def name(node: Node, lines: list[str] = lines, here: set[int] = here) -> None:
+            """Have a number from before under its name."""
+            if node.is_leaf or node.id in here:
+                return
+            here.add(node.id)
+            if node.id in chunks.again:
+                for operand in unit_of[node.id].reads:
+                    name(operand)
+                lines.append(f"const V v{node.id} = {written(node, unit_of)};")
+            else:
+                lines.append(f"const V v{node.id} = s[{scratch.places[node.id]}];")
+
         for unit in chunk:
             id = unit.node.id
             for node in unit.reads:
-                if node.id in scratch.places and node.id not in here:
-                    lines.append(f"const V v{node.id} = s[{scratch.places[node.id]}];")
-                    here.add(node.id)
-            lines.append(f"const V v{id} = {written(unit.node, named)};")
+                name(node)
+            lines.append(f"const V v{id} = {written(unit.node, unit_of)};")
             here.add(id)
             lines += [f"g[{i}] {assign} v{id};" for i in outputs.get(id, ())]
-            if last_read.get(id, k) > k:
+            if chunks.last_read.get(id, k) > k and id not in chunks.again:
                 lines.append(f"s[{scratch.keep(id)}] = v{id};")
-        lines.append("}")
-        scratch.forget(id for id in scratch.places if last_read[id] == k)
-    for i, output in enumerate(program.outputs):
-        if not isinstance(output, Node) or output.id not in named:
-            lines.append(f"g[{i}] {assign} {operand(output, named)};")
-    return "\n".join(lines), scratch.size
+        scratch.forget(id for id in scratch.places if chunks.last_read[id] == k)
+        parts.append("\n".join(lines))
+    parts.append(
+        "\n".join(
+            f"g[{i}] {assign} {operand(output, unit_of)};"
+            for i, output in enumerate(program.outputs)
+            if not isinstance(output, Node) or output.id not in unit_of
+        )
+    )
+    return Kernel(parts, scratch.size)
 
 
-def written(node: Node, named: set[int]) -> str:
+def rule_text(rule: Program) -> str:
+    """The statements of a program that is small enough for one part."""
+    parts, n_kept = kernel(rule, "=", longest=sys.maxsize)
+    assert not n_kept
+    return "\n".join(parts)
+
+
+def written(node: Node, named: Container[int]) -> str:
     """The expression of a node, in terms of names."""
     return PATTERNS[node.op].format(*(operand(arg, named) for arg in node.args))
 
 
-def operand(scalar: Scalar, named: set[int]) -> str:
+def operand(scalar: Scalar, named: Container[int]) -> str:
     """How a scalar is written inside an expression."""
     if isinstance(scalar, float):
         return f"every({literal(scalar)})"

@@ -11,7 +11,7 @@ import numpy as np
 
 from jax_revinc.engines.fused.cpu import lane_width
 from jax_revinc.engines.fused.dag import Program
-from jax_revinc.engines.fused.emit import kernel
+from jax_revinc.engines.fused.emit import kernel, rule_text
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.special import complementary_error_function
 from jax_revinc.engines.fused.update import Update
@@ -72,7 +72,7 @@ def gradient_source(program: Program, layout: Layout) -> str:
 def training_source(program: Program, update: Update, layout: Layout) -> str:
     """C++ of the handlers ``train`` and ``value_and_grad``: the same, and updates by its means."""
     rules = [
-        f"INLINE void rule_{k}(const V *p, V *g) {{\n{kernel(rule)[0]}\n}}"
+        f"INLINE void rule_{k}(const V *p, V *g) {{\n{rule_text(rule)}\n}}"
         for k, rule in enumerate(update.rules)
     ]
     applied = [
@@ -98,7 +98,11 @@ def outputs_source(program: Program, layout: Layout) -> str:
 
 def of_examples(program: Program, layout: Layout) -> str:
     """What all handlers build upon: the program of one example, applied to many."""
-    body, n_scratch = kernel(program, "+=")
+    parts, n_kept = kernel(program, "+=")
+    functions = "\n".join(f"PART({k})\n{part}\nEND_OF_PART" for k, part in enumerate(parts))
+    calls = "\n".join(
+        f"  part_{k}(p, tokens, outputs, to_next, kept, n);" for k in range(len(parts))
+    )
     uses_erfc = any(node.op == "erfc" for node in program.nodes())
     sizes = ", ".join(map(str, layout.leaf_sizes))
     return f"""\
@@ -108,14 +112,14 @@ typedef {C_TYPES[layout.dtype]} F;
 {complementary_error_function(np.dtype(layout.dtype)) if uses_erfc else ""}
 typedef {"V" if layout.many else "F"} P;  // a parameter
 constexpr int N_PARAMETERS = {program.n_parameters}, N_TOKENS = {program.n_tokens};
-constexpr int N_OUTPUTS = {len(program.outputs)}, N_SCRATCH = {n_scratch + 1};
+constexpr int N_OUTPUTS = {len(program.outputs)}, N_MEANWHILE = {n_kept + 1};
 constexpr int N_LEAVES = {len(layout.leaf_sizes)};
 constexpr int64_t LEAF_SIZES[] = {{{sizes}}};
 
-// Adds the outputs of the examples with tokens `t` to `g`, with room for intermediate numbers in `s`.
-static __attribute__((noinline)) void example(
-    const P *__restrict p, const I *__restrict t, V *__restrict g, V *__restrict s) {{
-{body}
+{included("parts")}
+{functions}
+static void all_parts(PART_ARGUMENTS) {{
+{calls}
 }}
 {included("examples")}
 {included("many_models" if layout.many else "one_model")}

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 
 from jax_revinc.engines.fused.algebra import Algebra
 from jax_revinc.engines.fused.dag import PARAMETER, Graph, Node, Program, Scalar
-from jax_revinc.engines.fused.emit import kernel
+from jax_revinc.engines.fused.emit import rule_text
 from jax_revinc.engines.fused.errors import NotFusible, UpdateNotFusible
 from jax_revinc.engines.fused.front import results_of, text_of
 from jax_revinc.engines.fused.indexing import Scalars
@@ -158,8 +158,8 @@ def trace_update(
             )
             for e in (0, 1)
         )
-        text = kernel(one)[0]
-        if kernel(other)[0] != text:
+        text = rule_text(one)
+        if rule_text(other) != text:
             raise UpdateNotFusible("its optimizer does not treat all numbers of an array alike")
         texts.setdefault(text, one)
         rule_of_leaf.append(list(texts).index(text))

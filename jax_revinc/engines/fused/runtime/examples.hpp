@@ -1,4 +1,4 @@
-// The kernel, applied to an example in every lane. Before it come `example`, N_TOKENS, N_OUTPUTS and N_SCRATCH.
+// The kernel, applied to examples in every lane. Before it come `all_parts`, N_TOKENS and N_OUTPUTS.
 
 #include <algorithm>
 #include <cstring>
@@ -10,14 +10,15 @@ struct Block {
   int64_t model(int lane) const { return first + std::min(lane, n - 1); }
 };
 
-// The outputs of LANES examples. Their tokens are at `row(lane)`.
+// The outputs of n examples in every lane, at most TOGETHER; `to_next` as the parts have it. The tokens of example e are at `row(lane, e)`.
 template <class Row>
-static void outputs_of(const P *p, Row row, V *outputs) {
-  alignas(64) static thread_local V scratch[N_SCRATCH];
-  alignas(64) I tokens[N_TOKENS];
-  for (int lane = 0; lane < LANES; lane++) {
-    const int32_t *of_lane = row(lane);
-    for (int i = 0; i < N_TOKENS; i++) tokens[i][lane] = of_lane[i];
-  }
-  example(p, tokens, outputs, scratch);
+static void outputs_of(const P *p, Row row, int n, V *outputs, int64_t to_next) {
+  alignas(64) static thread_local V kept[TOGETHER][N_MEANWHILE];
+  alignas(64) I tokens[TOGETHER][N_TOKENS];
+  for (int e = 0; e < n; e++)
+    for (int lane = 0; lane < LANES; lane++) {
+      const int32_t *of_lane = row(lane, e);
+      for (int i = 0; i < N_TOKENS; i++) tokens[e][i][lane] = of_lane[i];
+    }
+  all_parts(p, tokens, outputs, to_next, kept, n);
 }

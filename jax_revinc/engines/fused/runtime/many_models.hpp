@@ -28,18 +28,23 @@ INLINE void write(V vector, P *numbers, int) { *numbers = vector; }
 template <class Row>
 static void means(const P *p, Row row, int64_t n, P *means) {
   std::memset(means, 0, sizeof(P) * N_OUTPUTS);
-  for (int64_t i = 0; i < n; i++) outputs_of(p, [=](int lane) { return row(lane, i); }, means);
+  for (int64_t i = 0; i < n; i += TOGETHER) {
+    const int here = std::min<int64_t>(TOGETHER, n - i);
+    outputs_of(p, [=](int lane, int e) { return row(lane, i + e); }, here, means, 0);
+  }
   for (int i = 0; i < N_OUTPUTS; i++) means[i] = means[i] / F(n);
 }
 
 // Calls `take(model, i, output, value)` with what every output is in every model's example i.
 template <class Row, class Take>
 static void each(const P *p, Row row, int64_t n, Take take) {
-  alignas(64) V outputs[N_OUTPUTS];
-  for (int64_t i = 0; i < n; i++) {
+  alignas(64) V outputs[TOGETHER][N_OUTPUTS];
+  for (int64_t i = 0; i < n; i += TOGETHER) {
+    const int here = std::min<int64_t>(TOGETHER, n - i);
     std::memset(outputs, 0, sizeof outputs);
-    outputs_of(p, [=](int lane) { return row(lane, i); }, outputs);
-    for (int model = 0; model < LANES; model++)
-      for (int output = 0; output < N_OUTPUTS; output++) take(model, i, output, outputs[output][model]);
+    outputs_of(p, [=](int lane, int e) { return row(lane, i + e); }, here, outputs[0], N_OUTPUTS);
+    for (int e = 0; e < here; e++)
+      for (int model = 0; model < LANES; model++)
+        for (int output = 0; output < N_OUTPUTS; output++) take(model, i + e, output, outputs[e][output][model]);
   }
 }

@@ -42,29 +42,32 @@ INLINE F sum_of(const F *x) {
 template <class Row>
 static void means(const P *p, Row row, int64_t n, P *means) {
   alignas(64) static thread_local V sums[N_OUTPUTS], rest[N_OUTPUTS];
+  const auto from = [=](int64_t first) {
+    return [=](int lane, int e) { return row(0, std::min(first + e * LANES + lane, n - 1)); };
+  };
   std::memset(sums, 0, sizeof sums);
-  for (int64_t first = 0; first < n; first += LANES) {
-    const auto of_lane = [=](int lane) { return row(0, std::min(first + lane, n - 1)); };
-    if (first + LANES <= n) {
-      outputs_of(p, of_lane, sums);
-    } else {  // the last example fills the lanes that are left, and counts once
-      I counts{};
-      for (int lane = 0; lane < n - first; lane++) counts[lane] = -1;
-      std::memset(rest, 0, sizeof rest);
-      outputs_of(p, of_lane, rest);
-      for (int i = 0; i < N_OUTPUTS; i++) sums[i] += counts ? rest[i] : V{};
-    }
+  int64_t first = 0;
+  for (int here; (here = std::min<int64_t>(TOGETHER, (n - first) / LANES)); first += here * LANES)
+    outputs_of(p, from(first), here, sums, 0);
+  if (first < n) {  // the last example fills the lanes that are left, and counts once
+    I counts{};
+    for (int lane = 0; lane < n - first; lane++) counts[lane] = -1;
+    std::memset(rest, 0, sizeof rest);
+    outputs_of(p, from(first), 1, rest, 0);
+    for (int i = 0; i < N_OUTPUTS; i++) sums[i] += counts ? rest[i] : V{};
   }
   for (int i = 0; i < N_OUTPUTS; i++) means[i] = sum_of<LANES>((const F *)&sums[i]) / F(n);
 }
 
 template <class Row, class Take>
 static void each(const P *p, Row row, int64_t n, Take take) {
-  alignas(64) V outputs[N_OUTPUTS];
-  for (int64_t first = 0; first < n; first += LANES) {
+  alignas(64) V outputs[TOGETHER][N_OUTPUTS];
+  for (int64_t first = 0; first < n; first += TOGETHER * LANES) {
+    const int64_t here = std::min<int64_t>(TOGETHER * LANES, n - first);
+    const auto of_lane = [=](int lane, int e) { return row(0, std::min(first + e * LANES + lane, n - 1)); };
     std::memset(outputs, 0, sizeof outputs);
-    outputs_of(p, [=](int lane) { return row(0, std::min(first + lane, n - 1)); }, outputs);
-    for (int lane = 0; lane < std::min<int64_t>(LANES, n - first); lane++)
-      for (int i = 0; i < N_OUTPUTS; i++) take(0, first + lane, i, outputs[i][lane]);
+    outputs_of(p, of_lane, (here + LANES - 1) / LANES, outputs[0], N_OUTPUTS);
+    for (int i = 0; i < here; i++)
+      for (int output = 0; output < N_OUTPUTS; output++) take(0, first + i, output, outputs[i / LANES][output][i % LANES]);
   }
 }

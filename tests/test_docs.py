@@ -11,7 +11,15 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 HOW_TO = [
     ROOT / "docs" / f"{page}.md"
-    for page in ("train", "recipe", "models", "populate", "check_parity", "transformer_lens")
+    for page in (
+        "train",
+        "recipe",
+        "models",
+        "populate",
+        "engines",
+        "check_parity",
+        "transformer_lens",
+    )
 ]
 
 

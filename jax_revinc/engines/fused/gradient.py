@@ -35,8 +35,8 @@ def fused_value_and_grad(
     """`jax.value_and_grad` of `loss`, as one compiled program for the CPU.
 
     The result may be called inside `jax.jit`, loops and `jax.vmap`. Examples share vectors, or, within `vmap`,
-    models do: then what becomes of a model depends on no other. Each of the two programs is built when it is first
-    called with parameters of some shapes, which takes seconds, once per machine.
+    models do: then what becomes of a model depends on no other. It is built when it is first called with parameters
+    of some shapes, which takes seconds, once per machine, and twice as many where `vmap` is in play.
 
     Args:
         loss: of parameters (any pytree of float32 or of float64 arrays) and token ids of shape [batch seq]; a

@@ -16,10 +16,11 @@ from jax.extend import core
 from jaxtyping import Float, Int
 
 from jax_revinc.engines.fused.algebra import Algebra
-from jax_revinc.engines.fused.dag import PARAMETER, Graph, Node, Program, Scalar
+from jax_revinc.engines.fused.apart import Apart, of_one_number
+from jax_revinc.engines.fused.dag import PARAMETER, Program
 from jax_revinc.engines.fused.emit import rule_text
 from jax_revinc.engines.fused.errors import NotFusible, UpdateNotFusible
-from jax_revinc.engines.fused.front import results_of, text_of
+from jax_revinc.engines.fused.front import text_of
 from jax_revinc.engines.fused.indexing import Scalars
 from jax_revinc.engines.fused.primitives import as_scalars
 
@@ -146,24 +147,11 @@ def trace_update(
     if not all(map(apart.is_common, common_after)):
         raise UpdateNotFusible("its optimizer keeps a number that depends on all parameters")
 
-    after = [apart.scalars(var) for var in own_after]
-    texts: dict[str, Program] = {}
-    rule_of_leaf = []
-    for leaf in range(n):
-        one, other = (
-            of_one_number(
-                [after[slot * n + leaf][e] for slot in range(1 + n_kept)],
-                range((2 * leaf + e) * width, (2 * leaf + e + 1) * width),
-                apart.n_before,
-            )
-            for e in (0, 1)
-        )
-        text = rule_text(one)
-        if rule_text(other) != text:
-            raise UpdateNotFusible("its optimizer does not treat all numbers of an array alike")
-        texts.setdefault(text, one)
-        rule_of_leaf.append(list(texts).index(text))
-
+    after = [
+        [apart.scalars(own_after[slot * n + leaf]) for slot in range(1 + n_kept)]
+        for leaf in range(n)
+    ]
+    rules, rule_of_leaf = rules_of(after, width, apart.n_before)
     shares = jaxpr.replace(
         invars=common, outvars=[*common_after, *apart.shared], eqns=apart.equations
     )
@@ -171,13 +159,11 @@ def trace_update(
 
     def share(rates: Any, common: Common) -> tuple[Common, Array]:
         results = run(*jax.tree.leaves(rates), *common)
-        shared = results[len(common) :]
-        return results[: len(common)], jnp.stack(shared) if shared else jnp.zeros(
-            0, np.dtype(dtype)
-        )
+        common, shared = results[: len(common)], results[len(common) :]
+        return common, jnp.array(shared, dtype)
 
     return Update(
-        rules=tuple(texts.values()),
+        rules=rules,
         ranges=tuple(ranges(rule_of_leaf, [leaf.size for leaf in leaves])),
         n_kept=n_kept,
         n_shared=len(apart.shared),
@@ -187,90 +173,33 @@ def trace_update(
     )
 
 
-class Apart:
-    """Tells equations of what is common from those of single numbers, and turns these into scalars.
+def rules_of(
+    after: Sequence[Sequence[Scalars]], width: int, n_before: int
+) -> tuple[tuple[Program, ...], list[int]]:
+    """The different rules by which numbers become what they are after an update, and which of them each array follows.
 
     Args:
-        values: known scalars, by variable.
-        common: variables that are common.
+        after: by array, what its two numbers are afterwards, and what is kept of them.
+        width: the parameters that are a number's own.
         n_before: the index of the first shared number.
     """
-
-    def __init__(
-        self,
-        algebra: Algebra,
-        values: dict[core.Var, Scalars],
-        common: set[core.Var],
-        n_before: int,
-        dtype: np.dtype,
-    ) -> None:
-        self.equations: list[core.JaxprEqn] = []
-        self.shared: dict[core.Var, Scalars] = {}
-        self.n_before = n_before
-        self._copied: dict[core.Var, Any] = {}
-        self._algebra, self._values, self._common, self._dtype = algebra, values, common, dtype
-
-    def take(self, equation: core.JaxprEqn) -> None:
-        """Do what one equation says."""
-        are_scalars = not any(var.aval.shape for var in equation.outvars)  # type: ignore[attr-defined]
-        if are_scalars and all(map(self.is_common, equation.invars)):
-            self.equations.append(equation)
-            self._common.update(equation.outvars)
-            if (
-                equation.primitive.name == "copy"
-            ):  # as some of optax' schedules make for every array
-                self._copied[equation.outvars[0]] = equation.invars[0]
-        else:
-            operands = [self.scalars(atom) for atom in equation.invars]
-            results = results_of(self._algebra, equation, operands)
-            self._values.update(zip(equation.outvars, results, strict=True))
-
-    def is_common(self, atom: Any) -> bool:
-        return isinstance(atom, core.Literal) or atom in self._common
-
-    def scalars(self, atom: Any) -> Scalars:
-        """The scalars of a variable; those of a common one are shared numbers."""
-        atom = self._copied.get(atom, atom) if isinstance(atom, core.Var) else atom
-        if isinstance(atom, core.Literal):
-            return as_scalars(atom.val)
-        if atom not in self._common:
-            return self._values[atom]
-        if atom.aval.shape or atom.aval.dtype != self._dtype:
-            raise UpdateNotFusible(f"its optimizer applies {atom.aval.str_short()} to parameters")
-        if atom not in self.shared:
-            node = self._algebra.make(PARAMETER, self.n_before + len(self.shared))
-            self.shared[atom] = np.array(node, object)
-        return self.shared[atom]
-
-
-def of_one_number(outputs: Sequence[Scalar], own: range, n_before: int) -> Program:
-    """A program whose parameters are numbered anew: those in `own` from 0 on, and behind them what is shared.
-
-    Raises:
-        UpdateNotFusible: if it depends on anything else.
-    """
-    graph = Graph()
-    copies: dict[int, Node] = {}
-
-    def copied(scalar: Scalar) -> Scalar:
-        return copies[scalar.id] if isinstance(scalar, Node) else scalar
-
-    n_shared = 0
-    for node in Program(tuple(outputs), 0, 0).nodes():
-        if node.op != PARAMETER:
-            args = map(copied, node.args)
-            copies[node.id] = graph.make(node.op, *args, kind=node.kind, bounds=node.bounds)
-            continue
-        (index,) = node.args
-        assert isinstance(index, int)
-        if index in own:
-            copies[node.id] = graph.make(PARAMETER, index - own.start)
-        elif index >= n_before:
-            n_shared = max(n_shared, index - n_before + 1)
-            copies[node.id] = graph.make(PARAMETER, len(own) + index - n_before)
-        else:
-            raise UpdateNotFusible("its optimizer looks at all parameters together")
-    return Program(tuple(map(copied, outputs)), len(own) + n_shared, 0)
+    found: dict[str, Program] = {}
+    followed = []
+    for leaf, slots in enumerate(after):
+        one, other = (
+            of_one_number(
+                [both[e] for both in slots],
+                range((2 * leaf + e) * width, (2 * leaf + e + 1) * width),
+                n_before,
+            )
+            for e in (0, 1)
+        )
+        text = rule_text(one)
+        if rule_text(other) != text:
+            raise UpdateNotFusible("its optimizer does not treat all numbers of an array alike")
+        found.setdefault(text, one)
+        followed.append(list(found).index(text))
+    return tuple(found.values()), followed
 
 
 def owners_of(

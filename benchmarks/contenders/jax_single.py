@@ -10,7 +10,7 @@ from benchmarks.contender import OneRun
 from jax_revinc.compilation_cache import enable_compilation_cache
 from jax_revinc.engines import ENGINES, XlaEngine
 from jax_revinc.engines.device import in_words
-from jax_revinc.engines.fused_programs import FusedGradients
+from jax_revinc.engines.fused_programs import OptaxPrograms
 from jax_revinc.engines.xla import State, update
 from jax_revinc.numerics import numerics
 from jax_revinc.optimizer import optimizer_numbers
@@ -21,9 +21,9 @@ from revinc.weights import StateDict
 
 
 class OptaxInXla(XlaEngine):
-    """XLA's loop around a fused gradient."""
+    """XLA's loop around a fused gradient, with optax as it is."""
 
-    make_programs = staticmethod(FusedGradients)
+    make_programs = staticmethod(OptaxPrograms)
 
 
 CONTENDING = {**ENGINES, "optax": OptaxInXla}

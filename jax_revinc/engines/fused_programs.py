@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
@@ -15,17 +16,20 @@ from jaxtyping import Bool, Float, Int
 from jax_revinc.engines.fused.compiler import find_compiler
 from jax_revinc.engines.fused.cpu import lane_width
 from jax_revinc.engines.fused.errors import UpdateNotFusible
-from jax_revinc.engines.fused.gradient import fused_value_and_grad
+from jax_revinc.engines.fused.gradient import Loss, fused_value_and_grad
+from jax_revinc.engines.fused.optax_training import OptaxTraining
 from jax_revinc.engines.fused.outputs import OfEach, fused_outputs
 from jax_revinc.engines.fused.training import FusedTraining, Packed
 from jax_revinc.engines.programs import Counted, Programs, Recipe
-from jax_revinc.engines.xla import ValueAndGrad, XlaPrograms
+from jax_revinc.engines.xla import ValueAndGrad
 from jax_revinc.numerics import numerics
 from jax_revinc.objective import Params, mean_loss, summed
 from jax_revinc.optimizer import Rates, make_optimizer
 from revinc import HookedTransformerConfig
 from revinc.objective import Objective
 from revinc.weights import StateDict, parameter_shapes
+
+Training = FusedTraining | OptaxTraining
 
 
 @functools.cache
@@ -36,36 +40,42 @@ def fused_programs(recipe: Recipe, many: bool) -> Programs:
         NotFusible: where the model can't be fused, or what is compiled turns out to differ from XLA's.
         CannotBuild: without a compiler that works.
     """
-    with numerics(recipe.model):
-        try:
-            return FusedPrograms(recipe, many)
-        except UpdateNotFusible:
-            return FusedGradients(recipe, many)
+    try:
+        return FusedPrograms(recipe, many)
+    except UpdateNotFusible:
+        return OptaxPrograms(recipe, many)
 
 
 class FusedPrograms:
     """See `jax_revinc.engines.programs.Programs`. A state is `Packed`; lanes are models, or examples of one."""
 
     def __init__(self, recipe: Recipe, many: bool) -> None:
-        model, length, n_tokens = recipe.model, recipe.length, recipe.model.d_vocab
-        params, rates = shapes_of(model), rates_of(model)
+        model = recipe.model
         self._shapes = parameter_shapes(model)
-        self._training = FusedTraining(
-            lambda params, batch: mean_loss(model, params, batch, recipe.objective),
-            partial(make_optimizer, recipe.fixed),
-            rates,
-            params,
-            length,
-            n_tokens,
-            many=many,
-        )
+        params, n_tokens = shapes_of(model), model.d_vocab
 
         def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, 2]:
             loss, right = summed(model, params, sequence, recipe.predicted)
             return jnp.stack([loss, right.astype(loss.dtype)])
 
-        self._counted = fused_outputs(counted, params, length, n_tokens, many=many)
-        self.identity = identity_of(model)
+        with numerics(model):
+            self._training = self.make_training(recipe, many)
+            self._counted = fused_outputs(counted, params, recipe.length, n_tokens, many=many)
+        lanes, compiler = lane_width(model.dtype), find_compiler()
+        self.identity = {"name": "fused", "lanes": str(lanes), "compiler": str(compiler)}
+
+    def make_training(self, recipe: Recipe, many: bool) -> Training:
+        """What makes updates."""
+        model = recipe.model
+        return FusedTraining(
+            loss_of(recipe),
+            partial(make_optimizer, recipe.fixed),
+            Rates(*np.zeros(2, model.dtype)),
+            shapes_of(model),
+            recipe.length,
+            model.d_vocab,
+            many=many,
+        )
 
     def start(self, rates: Rates, params: Params) -> Packed:
         return start(self._training, rates, params)
@@ -99,13 +109,13 @@ class FusedPrograms:
 
 
 @partial(jax.jit, static_argnums=0)
-def start(training: FusedTraining, rates: Rates, params: Params) -> Packed:
+def start(training: Training, rates: Rates, params: Params) -> Packed:
     return training.start(rates, params)
 
 
 @partial(jax.jit, static_argnums=0)
 def advance(
-    training: FusedTraining,
+    training: Training,
     rates: Rates,
     state: Packed,
     tokens: Int[Array, "*models n_sequences seq"],
@@ -127,15 +137,41 @@ def count(
     return losses, right.astype(int)
 
 
-class FusedGradients(XlaPrograms):
-    """`XlaPrograms`, but for losses and gradients, which a generated program computes; optax stays in XLA."""
+class OptaxPrograms(FusedPrograms):
+    """`FusedPrograms`, but that the optimizer is optax' own, in a loop that XLA runs."""
 
     def __init__(self, recipe: Recipe, many: bool) -> None:
-        super().__init__(recipe, many, gradient_by_fusing)
-        self.identity = {**identity_of(recipe.model), "optimizer": "xla"}
-        gradient = gradient_by_fusing(recipe.model, recipe.objective)
-        batch = jax.ShapeDtypeStruct((1, recipe.length), np.int32)
-        jax.eval_shape(gradient, shapes_of(recipe.model), batch)
+        super().__init__(recipe, many)
+        self.identity = {**self.identity, "optimizer": "xla"}
+
+    def make_training(self, recipe: Recipe, many: bool) -> Training:
+        """What makes updates."""
+        model = recipe.model
+        return OptaxTraining(
+            loss_of(recipe),
+            partial(optimizer_of_numbers, recipe),
+            shapes_of(model),
+            recipe.length,
+            model.d_vocab,
+            many=many,
+        )
+
+
+def optimizer_of_numbers(recipe: Recipe, rates: Rates) -> optax.GradientTransformation:
+    """`make_optimizer` for all parameters in one array."""
+    without_effect = recipe.fixed.without_effect
+    optimizer = make_optimizer(recipe.fixed._replace(without_effect=frozenset()), rates)
+    if not without_effect:
+        return optimizer
+    shapes = parameter_shapes(recipe.model)
+    each = [np.full(shapes[name], name not in without_effect).ravel() for name in sorted(shapes)]
+    has_effect = np.concatenate(each)
+    return optax.chain(optimizer, optax.stateless(lambda changes, _: has_effect * changes))
+
+
+def loss_of(recipe: Recipe) -> Loss:
+    """What is minimised."""
+    return lambda params, batch: mean_loss(recipe.model, params, batch, recipe.objective)
 
 
 @functools.cache
@@ -150,14 +186,3 @@ def shapes_of(cfg: HookedTransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """The parameters' shapes and types."""
     shapes = parameter_shapes(cfg)
     return {name: jax.ShapeDtypeStruct(shape, cfg.dtype) for name, shape in shapes.items()}
-
-
-def rates_of(cfg: HookedTransformerConfig) -> Rates:
-    """Some rates, of the model's type."""
-    return Rates(*np.zeros(2, cfg.dtype))
-
-
-def identity_of(cfg: HookedTransformerConfig) -> dict[str, str]:
-    """What programs must share for their bits to be the same."""
-    lanes, compiler = lane_width(cfg.dtype), find_compiler()
-    return {"name": "fused", "lanes": str(lanes), "compiler": str(compiler)}

@@ -19,7 +19,7 @@ from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.gradient import Loss, ValueAndGrad, check, gradient_call
 from jax_revinc.engines.fused.source import layout_of, training_source
 from jax_revinc.engines.fused.target import registered
-from jax_revinc.engines.fused.update import Common, MakeOptimizer, trace_update
+from jax_revinc.engines.fused.update import MakeOptimizer, trace_update
 
 
 class Packed(NamedTuple):
@@ -28,12 +28,12 @@ class Packed(NamedTuple):
     Attributes:
         params: all parameters, in their pytree's order.
         kept: what the optimizer keeps of each, array by array.
-        common: the rest of the optimizer's state.
+        common: the rest of the optimizer's state, which may be any pytree.
     """
 
     params: Float[Array, "*models n_parameters"]
     kept: list[Float[Array, "*models n_parameters"]]
-    common: Common
+    common: Any
 
 
 class FusedTraining:

@@ -160,7 +160,7 @@ def trace_update(
     def share(rates: Any, common: Common) -> tuple[Common, Array]:
         results = run(*jax.tree.leaves(rates), *common)
         common, shared = results[: len(common)], results[len(common) :]
-        return common, jnp.array(shared, dtype)
+        return common, jnp.array(shared, np.dtype(dtype))
 
     return Update(
         rules=rules,

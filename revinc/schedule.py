@@ -44,14 +44,16 @@ def draw_many_batches(
     words_per_step = counts_per_step * WORDS_PER_COUNT
     first, n_words = start * counts_per_step, n_steps * words_per_step
     words = np.stack([philox_words(seed, "batches", first, n_words) for seed in seeds])
-    uniform = unit_interval(words.reshape(len(seeds), n_steps, words_per_step)[..., :batch_size])
+    drawn = words.reshape(len(seeds), n_steps, words_per_step)[..., :batch_size]
+    uniform = unit_interval(np.ascontiguousarray(np.moveaxis(drawn, -1, 0)))
 
-    chosen = np.full(uniform.shape, -1, dtype=np.int32)
+    chosen = np.empty(uniform.shape, dtype=np.int32)  # a slot of all batches after the other
     for slot, last in enumerate(range(n_train - batch_size, n_train)):
-        candidate = (uniform[..., slot] * (last + 1)).astype(np.int32)
-        taken = (chosen == candidate[..., None]).any(axis=-1)
-        chosen[..., slot] = np.where(taken, last, candidate)
-    rows = zip(train_rows, chosen, strict=True)
+        candidate = (uniform[slot] * (last + 1)).astype(np.int32)
+        taken = (chosen[:slot] == candidate).any(axis=0)
+        chosen[slot] = np.where(taken, last, candidate)
+    batches = np.ascontiguousarray(np.moveaxis(chosen, 0, -1))
+    rows = zip(train_rows, batches, strict=True)
     return np.stack([of_run.astype(np.int32)[which] for of_run, which in rows])
 
 

@@ -66,7 +66,7 @@ def test_updates_are_the_fused_engines_own(monkeypatch):
 
 def test_a_model_that_can_not_be_fused_is_refused(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    other = dataclasses.replace(RECIPE, model=RECIPE.model.replace(d_model=3))
+    other = dataclasses.replace(RECIPE, model=RECIPE.model.replace(d_vocab_out=6))
     with pytest.raises(UserError, match="the fused engine can't run this: CXX"):
         check(other, ["L1"], ["float64"], engine="fused")
 

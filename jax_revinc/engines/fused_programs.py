@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -54,13 +55,22 @@ class FusedPrograms:
         self._shapes = parameter_shapes(model)
         params, n_tokens = shapes_of(model), model.d_vocab
 
-        def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, 2]:
+        def counted(params: Params, sequence: Int[Array, " seq"]) -> Float[Array, " counted"]:
             loss, right = summed(model, params, sequence, recipe.predicted)
             return jnp.stack([loss, right.astype(loss.dtype)])
 
-        with numerics(model):
-            self._training = self.make_training(recipe, many)
-            self._counted = fused_outputs(counted, params, recipe.length, n_tokens, many=many)
+        def build_counted() -> OfEach:
+            with numerics(model):
+                return fused_outputs(counted, params, recipe.length, n_tokens, many=many)
+
+        def build_training() -> Training:
+            with numerics(model):
+                return self.make_training(recipe, many)
+
+        with ThreadPoolExecutor() as pool:  # compilers run side by side
+            building = pool.submit(build_counted)
+            self._training = pool.submit(build_training).result()
+            self._counted = building.result()
         lanes, compiler = lane_width(model.dtype), find_compiler()
         self.identity = {"name": "fused", "lanes": str(lanes), "compiler": str(compiler)}
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from jax_revinc import PRESETS, ReverseIncrement, TrainConfig
@@ -256,7 +257,7 @@ def test_only_new_models_are_asked(copy, answers):
     [
         lambda file: file.unlink(),
         lambda file: file.write_bytes(file.read_bytes()[:-100]),
-        lambda file: file.write_bytes(flipped(file.read_bytes())),
+        lambda file: file.write_bytes(flipped(file)),
         lambda file: file.write_bytes(b"nonsense"),
         lambda file: pd.read_parquet(file).to_parquet(file),
         lambda file: pd.read_parquet(file).drop(columns="solved").to_parquet(file),
@@ -271,10 +272,13 @@ def test_answers_that_can_not_be_trusted_are_asked_again(copy, answers, spoil):
     assert ask_all(copy)[1] == 0
 
 
-def flipped(data):
-    """The same with one bit changed, in the middle of a column."""
-    changed = bytearray(data)
-    changed[len(data) // 3] ^= 1
+def flipped(file):
+    """What a Parquet file holds, with one bit changed at the end of its largest column."""
+    rows = pq.read_metadata(file).row_group(0)
+    largest = max(map(rows.column, range(rows.num_columns)), key=lambda c: c.total_compressed_size)
+    begin = largest.dictionary_page_offset or largest.data_page_offset
+    changed = bytearray(file.read_bytes())
+    changed[begin + largest.total_compressed_size - 4] ^= 1
     return bytes(changed)
 
 

@@ -12,7 +12,7 @@ from jax_revinc.engines import FusedEngine, XlaEngine
 from jax_revinc.engines.fused.compiler import CannotBuild
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused_programs import gradient_by_fusing
-from jax_revinc.engines.xla import Gradient, gradient_by_xla
+from jax_revinc.engines.xla import Gradient
 from jax_revinc.model import check_range, check_tokens
 from jax_revinc.training import draw_weights
 from parity.bridge import to_torch
@@ -157,12 +157,12 @@ class Ours(NamedTuple):
 
     side: type[JaxSide]
     step: Step
-    gradient: Gradient
+    gradient: Gradient | None
     engine: Callable[[TrainConfig], Engine]
 
 
 OURS = {
-    "xla": Ours(JaxSide, jax_step, gradient_by_xla, XlaEngine),
+    "xla": Ours(JaxSide, jax_step, None, XlaEngine),
     "fused": Ours(FusedSide, fused_step, gradient_by_fusing, FusedEngine),
 }
 """By engine. The fused one has no activations: those, and interventions, are XLA's all the same."""

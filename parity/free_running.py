@@ -32,7 +32,7 @@ from rich.progress import track
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from jax_revinc import numerics
-from jax_revinc.engines.xla import Gradient, State, gradient_by_xla, update
+from jax_revinc.engines.xla import Gradient, State, update
 from jax_revinc.objective import Params
 from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 from jax_revinc.training import draw_weights
@@ -159,7 +159,7 @@ class Verdict:
         }
 
 
-def check_free_running(cfg: TrainConfig, gradient: Gradient = gradient_by_xla) -> Level:
+def check_free_running(cfg: TrainConfig, gradient: Gradient | None = None) -> Level:
     """L6: on several seeds, JAX parts from torch no earlier than runs part from their jittered selves."""
     cfg = replace(in_float64(cfg), steps=min(cfg.steps, STEPS), snapshots=())
     seeds = [
@@ -204,7 +204,7 @@ def nudge(weights: StateDict, rng: np.random.Generator) -> StateDict:
 
 
 def run_in_jax(
-    cfg: TrainConfig, starts: Sequence[Start], gradient: Gradient = gradient_by_xla
+    cfg: TrainConfig, starts: Sequence[Start], gradient: Gradient | None = None
 ) -> Float[np.ndarray, "runs steps"]:
     """The batch losses of runs of ours, all in one program."""
     objective = make_objective(cfg)

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from jax_revinc import numerics
 from jax_revinc.engines.fused.training import FusedTraining
-from jax_revinc.engines.xla import Gradient, gradient_by_xla, update
+from jax_revinc.engines.xla import Gradient, update
 from jax_revinc.optimizer import make_optimizer, optimizer_numbers
 from jax_revinc.training import draw_weights
 from parity.comparison import Comparison, compare_tensors, gap, largest
@@ -198,7 +198,7 @@ def optimizer_state(
     return state
 
 
-def check_every_step(cfg: TrainConfig, gradient: Gradient = gradient_by_xla) -> Level:
+def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Level:
     """L5: from torch's state at every step of a run in float64, one step of ours is torch's next.
 
     All steps are made in one compiled program over the stored trajectory.

@@ -35,9 +35,9 @@ def gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> Value
 class XlaPrograms:
     """See `jax_revinc.engines.programs.Programs`. A state is the parameters and the optimizer's state, pure pytrees."""
 
-    def __init__(self, recipe: Recipe, many: bool, gradient: Gradient = gradient_by_xla) -> None:
+    def __init__(self, recipe: Recipe, many: bool) -> None:
         self.identity = {"name": "xla"}
-        self._recipe, self._many, self._gradient = recipe, many, gradient
+        self._recipe, self._many = recipe, many
 
     def start(self, rates: Rates, params: Params) -> State:
         start = start_all if self._many else start_one
@@ -52,7 +52,7 @@ class XlaPrograms:
         n_steps: Int[ArrayLike, ""],
     ) -> tuple[State, Float[Array, "*models capacity"]]:
         run = advance_all if self._many else advance
-        return run(self._recipe, self._gradient, rates, state, tokens, batches, n_steps)
+        return run(self._recipe, rates, state, tokens, batches, n_steps)
 
     def count(
         self,
@@ -74,11 +74,11 @@ def update(
     rates: Rates,
     state: State,
     batch: Int[Array, "batch seq"],
-    gradient: Gradient = gradient_by_xla,
+    gradient: Gradient | None = None,
 ) -> tuple[State, Float[Array, ""]]:
-    """One training step on the sequences of `batch`, and their mean loss before it."""
+    """One training step on the sequences of `batch`, and their mean loss before it; the gradient is XLA's by default."""
     params, opt_state = state
-    loss, grads = gradient(cfg, objective)(params, batch)
+    loss, grads = (gradient or gradient_by_xla)(cfg, objective)(params, batch)
     updates, opt_state = make_optimizer(fixed, rates).update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
@@ -89,10 +89,9 @@ def start_one(recipe: Recipe, rates: Rates, params: Params) -> State:
     return params, make_optimizer(recipe.fixed, rates).init(params)
 
 
-@partial(jax.jit, static_argnames=("recipe", "gradient"))
+@partial(jax.jit, static_argnames="recipe")
 def advance(
     recipe: Recipe,
-    gradient: Gradient,
     rates: Rates,
     state: State,
     tokens: Int[Array, "n_sequences seq"],
@@ -104,7 +103,7 @@ def advance(
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
         model, fixed, objective, *_ = recipe
-        state, loss = update(model, fixed, objective, rates, state, tokens[batches[i]], gradient)
+        state, loss = update(model, fixed, objective, rates, state, tokens[batches[i]])
         return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(batches), recipe.model.dtype)
@@ -134,10 +133,9 @@ def start_all(recipe: Recipe, rates: Rates, params: Params) -> State:
     return params, jax.vmap(lambda r, p: make_optimizer(recipe.fixed, r).init(p))(rates, params)
 
 
-@partial(jax.jit, static_argnames=("recipe", "gradient"), donate_argnames="state")
+@partial(jax.jit, static_argnames="recipe", donate_argnames="state")
 def advance_all(
     recipe: Recipe,
-    gradient: Gradient,
     rates: Rates,
     state: State,
     tokens: Int[Array, "*models n_sequences seq"],
@@ -146,9 +144,7 @@ def advance_all(
 ) -> tuple[State, Float[Array, "models capacity"]]:
     """`advance` for every model."""
     axes = (0, 0, model_axis(tokens), 0, None)
-    return jax.vmap(partial(advance, recipe, gradient), in_axes=axes)(
-        rates, state, tokens, batches, n_steps
-    )
+    return jax.vmap(partial(advance, recipe), in_axes=axes)(rates, state, tokens, batches, n_steps)
 
 
 @partial(jax.jit, static_argnames="recipe")

@@ -31,6 +31,12 @@ def loss_of(cfg, objective=OBJECTIVE):
     return lambda params, tokens: mean_loss(cfg, params, tokens, objective)
 
 
+def one_layer_of(cfg):
+    """A model of the family with one layer, that speaks the tokens here."""
+    kinds = cfg.attn_types and cfg.attn_types[:1]
+    return cfg.replace(d_vocab_out=N_TOKENS, n_layers=1, attn_types=kinds)
+
+
 def draw(cfg, n_examples, seed=0, scale=1.0):
     """Random parameters and tokens."""
     rng = np.random.default_rng(seed)

@@ -19,7 +19,17 @@ from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.front import run, trace
 from revinc.objective import Objective
 
-from .fused_programs import LENGTH, N_TOKENS, OBJECTIVE, draw, evaluate, flat, loss_of, outputs
+from .fused_programs import (
+    LENGTH,
+    N_TOKENS,
+    OBJECTIVE,
+    draw,
+    evaluate,
+    flat,
+    loss_of,
+    one_layer_of,
+    outputs,
+)
 
 
 def assert_computes_what_jax_does(cfg, objective=OBJECTIVE):
@@ -51,7 +61,7 @@ def test_the_program_of_every_part_is_its_loss_and_gradient(name):
 @settings(max_examples=15, deadline=None)
 @given(cfg=configs())
 def test_the_program_of_any_model_is_its_loss_and_gradient(cfg):
-    assert_computes_what_jax_does(cfg.replace(d_vocab_out=N_TOKENS, n_layers=1))
+    assert_computes_what_jax_does(one_layer_of(cfg))
 
 
 def example(primitive):

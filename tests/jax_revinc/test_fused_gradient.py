@@ -17,7 +17,7 @@ from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.gradient import build, fused_value_and_grad
 from jax_revinc.numerics import numerics
 
-from .fused_programs import LENGTH, N_TOKENS, draw, flat, loss_of, require_compiler
+from .fused_programs import LENGTH, N_TOKENS, draw, flat, loss_of, one_layer_of, require_compiler
 from .populations import RECIPE
 
 TUTORIAL = case("tutorial", n_ctx=LENGTH, dtype="float32")
@@ -117,7 +117,7 @@ def test_the_gradient_of_every_part_is_xlas(name, dtype):
 @settings(max_examples=4, deadline=None)
 @given(cfg=configs())
 def test_the_gradient_of_any_model_is_xlas(cfg):
-    cfg = cfg.replace(d_vocab_out=N_TOKENS, n_layers=1, n_ctx=LENGTH)
+    cfg = one_layer_of(cfg).replace(n_ctx=LENGTH)
     assert_is_the_gradient(cfg, built(cfg))
 
 

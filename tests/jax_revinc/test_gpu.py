@@ -7,7 +7,7 @@ import pytest
 from jax_revinc import TrainConfig, numerics, train
 from jax_revinc.engines import XlaEngine
 from jax_revinc.engines.programs import make_recipe
-from jax_revinc.engines.xla import advance, count, gradient_by_xla
+from jax_revinc.engines.xla import advance, count
 from jax_revinc.optimizer import optimizer_numbers
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset
@@ -25,7 +25,6 @@ def lower():
         state = XlaEngine(CFG).start(draw_weights(CFG))
         traced = advance.trace(
             make_recipe(CFG, data),
-            gradient_by_xla,
             rates,
             state,
             data.tokens,

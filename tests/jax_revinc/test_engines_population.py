@@ -91,9 +91,9 @@ def test_a_start_holds_the_weights_given(engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENGINES)
-def test_each_run_is_trained_as_by_an_engine_of_its_own(name):
-    engine, runs = POPULATION_ENGINES[name](WIDE, WIDTH), some_runs(WIDE)
+@pytest.mark.parametrize("kind", ENGINES)
+def test_each_run_is_trained_as_by_an_engine_of_its_own(kind):
+    engine, runs = POPULATION_ENGINES[kind](WIDE, WIDTH), some_runs(WIDE)
     state, losses = begin(engine, runs), []
     for start in (0, 20, 40):
         state, some = engine.advance(state, batches(runs, start, start + 20))
@@ -101,7 +101,7 @@ def test_each_run_is_trained_as_by_an_engine_of_its_own(name):
     losses, measured, weights = np.hstack(losses), engine.evaluate(state), engine.weights(state)
     assert list(measured) == list(METRICS)
     for i, run in enumerate(runs):
-        own = ENGINES[name](run)
+        own = ENGINES[kind](run)
         own_state, own_losses = own.start(draw_weights(run)), []
         for start in (0, 20, 40):
             own_state, some = own.advance(own_state, batches([run], start, start + 20)[0])
@@ -157,16 +157,16 @@ def test_metrics_are_of_each_runs_own_split(engine):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ENGINES)
-def test_of_a_drawn_task_every_run_sees_its_own_examples(name):
+@pytest.mark.parametrize("kind", ENGINES)
+def test_of_a_drawn_task_every_run_sees_its_own_examples(kind):
     model = WIDE.model.replace(n_ctx=16, d_vocab=9)
     recipe = dataclasses.replace(WIDE, task=Copy(length=8), model=model)
     runs = [dataclasses.replace(recipe, data_seed=seed, split_seed=9 - seed) for seed in (1, 2, 3)]
-    engine = POPULATION_ENGINES[name](recipe, WIDTH)
+    engine = POPULATION_ENGINES[kind](recipe, WIDTH)
     together = trained(engine, runs)
     assert trained(engine, runs[1:2], cuts=(0, 3, 20, 40)) == together[1:2]
     for run, (weights, losses, measured) in zip(runs, together, strict=True):
-        own = ENGINES[name](run)
+        own = ENGINES[kind](run)
         state, own_losses = own.start(draw_weights(run)), []
         for start in (0, 20):
             state, some = own.advance(state, make_dataset(run).batches(start, start + 20))

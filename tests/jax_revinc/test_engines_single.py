@@ -93,13 +93,13 @@ def plain_training(cfg, task, weights, batches):
     return params, losses
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_chunk_is_a_plain_loop_of_single_steps(tutorial, random_weights, batches, name):
-    if name == "fused":
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_chunk_is_a_plain_loop_of_single_steps(tutorial, random_weights, batches, kind):
+    if kind == "fused":
         require_compiler()
-    cfg = recipe(tutorial, "float64", name)
+    cfg = recipe(tutorial, "float64", kind)
     weights = random_weights(cfg.model)
-    engine = ENGINES[name](cfg)
+    engine = ENGINES[kind](cfg)
     state, losses = engine.advance(engine.start(weights), batches[:12])
     expected, expected_losses = plain_training(cfg, cfg.task, weights, batches[:12])
     np.testing.assert_allclose(losses, expected_losses, rtol=0, atol=1e-10)

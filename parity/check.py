@@ -11,13 +11,12 @@ from jax_revinc import HookedTransformer, Run, TrainConfig, UserError
 from jax_revinc.engines import FusedEngine, XlaEngine
 from jax_revinc.engines.fused.compiler import CannotBuild
 from jax_revinc.engines.fused.errors import NotFusible
-from jax_revinc.engines.fused_programs import gradient_by_fusing
 from jax_revinc.engines.xla import Gradient
 from jax_revinc.model import check_range, check_tokens
 from jax_revinc.training import draw_weights
 from parity.bridge import to_torch
 from parity.free_running import check_free_running
-from parity.fused_side import FusedSide
+from parity.fused_side import FusedSide, gradient_by_fusing
 from parity.jax_side import JaxSide
 from parity.levels import TITLES, Level
 from parity.model_levels import check_level, check_names

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +14,12 @@ from jaxtyping import Float, Int
 from jax_revinc import numerics
 from jax_revinc.engines.fused.gradient import fused_value_and_grad
 from jax_revinc.engines.fused.outputs import fused_outputs
+from jax_revinc.engines.xla import ValueAndGrad
+from jax_revinc.objective import mean_loss
 from parity.jax_side import JaxSide, Params
 from parity.question import Tensors
+from revinc import HookedTransformerConfig
+from revinc.objective import Objective
 
 
 class FusedSide(JaxSide):
@@ -56,3 +62,11 @@ class FusedSide(JaxSide):
         self, params: Params, sequences: Int[Array, "batch seq"]
     ) -> Float[Array, "batch n_counted"]:
         return self._losses(self._model(params)(sequences[:, :-1]), jnp.asarray(sequences))
+
+
+@functools.cache
+def gradient_by_fusing(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
+    """The training loss and its gradient as the fused engine computes them; where that can't be, an error."""
+    return fused_value_and_grad(
+        lambda params, batch: mean_loss(cfg, params, batch, objective), cfg.d_vocab, fallback=False
+    )

@@ -17,17 +17,15 @@ from jaxtyping import Bool, Float, Int
 from jax_revinc.engines.fused.compiler import find_compiler
 from jax_revinc.engines.fused.cpu import lane_width
 from jax_revinc.engines.fused.errors import UpdateNotFusible
-from jax_revinc.engines.fused.gradient import Loss, fused_value_and_grad
+from jax_revinc.engines.fused.gradient import Loss
 from jax_revinc.engines.fused.optax_training import OptaxTraining
 from jax_revinc.engines.fused.outputs import OfEach, fused_outputs
 from jax_revinc.engines.fused.training import FusedTraining, Packed
 from jax_revinc.engines.programs import Counted, Programs, Recipe
-from jax_revinc.engines.xla import ValueAndGrad
 from jax_revinc.numerics import numerics
 from jax_revinc.objective import Params, mean_loss, summed
 from jax_revinc.optimizer import Rates, make_optimizer
 from revinc import HookedTransformerConfig
-from revinc.objective import Objective
 from revinc.weights import StateDict, parameter_shapes
 
 Training = FusedTraining | OptaxTraining
@@ -182,14 +180,6 @@ def optimizer_of_numbers(recipe: Recipe, rates: Rates) -> optax.GradientTransfor
 def loss_of(recipe: Recipe) -> Loss:
     """What is minimised."""
     return lambda params, batch: mean_loss(recipe.model, params, batch, recipe.objective)
-
-
-@functools.cache
-def gradient_by_fusing(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
-    """The loss and its gradient as one compiled program; where that can't be, an error."""
-    return fused_value_and_grad(
-        lambda params, batch: mean_loss(cfg, params, batch, objective), cfg.d_vocab, fallback=False
-    )
 
 
 def shapes_of(cfg: HookedTransformerConfig) -> dict[str, jax.ShapeDtypeStruct]:

@@ -8,7 +8,7 @@ import types
 import jax
 import pytest
 
-from jax_revinc import PRESETS, Run, TrainConfig, UserError, train
+from jax_revinc import PRESETS, UserError, train
 from jax_revinc.engines import choice
 from jax_revinc.engines.choice import choose_engine, estimated_operations
 from jax_revinc.engines.fused.front import trace
@@ -36,6 +36,7 @@ def nothing_is_built(monkeypatch):
     [
         (TUTORIAL, None, "fused"),
         (dataclasses.replace(TUTORIAL, steps=1000), None, "xla"),
+        (dataclasses.replace(TUTORIAL, steps=5), None, "xla"),
         (dataclasses.replace(TUTORIAL, steps=1000), 64, "fused"),
         (PRESETS["reliable"], 1024, "fused"),
         (PRESETS["grokking"], None, "xla"),
@@ -96,21 +97,12 @@ def test_on_other_devices_it_is_xla(monkeypatch):
         choose_engine("fused", RECIPE)
 
 
-def test_a_run_keeps_its_engine(run_cli, tmp_path):
+def test_a_run_keeps_its_engine(tmp_path):
     require_compiler()
-    out = tmp_path / "run"
-    few = ["--n-layers", 1, "--steps", 60, "--eval-every", 20]
-    begun = run_cli("train", "--out", out, *few, "--engine", "fused")
-    assert begun.status == 0
-    assert "Engine: fused" in begun.out
-    recorded = Run.load(out).engine
+    cfg = dataclasses.replace(RECIPE, model=RECIPE.model.replace(attn_only=True))
+    recorded = train(cfg, tmp_path / "run", engine="fused").engine
     assert recorded["name"] == "fused"
     assert {"lanes", "compiler"} <= recorded.keys()
-    assert run_cli("train", "--out", out, "--resume").status == 0
-    refused = run_cli("train", "--out", out, "--resume", "--engine", "xla")
-    assert (refused.status, len(refused.err)) == (2, 1)
-    assert "it can't be resumed by" in refused.err[0]
-
-
-def test_a_short_run_is_xlas(tmp_path):
-    assert train(TrainConfig(steps=5), tmp_path / "run").engine["name"] == "xla"
+    assert train(cfg, tmp_path / "run", resume=True).engine == recorded
+    with pytest.raises(UserError, match="it can't be resumed by"):
+        train(cfg, tmp_path / "run", resume=True, engine="xla")

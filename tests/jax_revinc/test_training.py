@@ -18,7 +18,7 @@ from revinc import runs
 
 from .fused_programs import require_compiler
 
-STEPS = {"xla": 20_000, "fused": 600_000}
+STEPS = {"xla": 20_000, "fused": 300_000}
 """Of a run that takes seconds, by engine."""
 
 

@@ -22,8 +22,8 @@ class Unit(NamedTuple):
 def named_numbers(program: Program) -> list[Unit]:
     """The named numbers of a program, in order of creation.
 
-    That is the order of JAX's own equations, in which what is needed next is near. Sorting further for registers and
-    caches, or computing cheap numbers again instead of keeping them, made nothing faster where it was tried.
+    That is the order of JAX's own equations, in which what is needed next is near: sorting further for registers
+    and caches made nothing faster where it was tried.
     """
     nodes = program.nodes()
     unnamed = without_name(program, nodes)

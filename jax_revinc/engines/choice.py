@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from jax_revinc.engines.programs import make_recipe
 from revinc import TrainConfig, UserError
 from revinc.dataset import make_dataset
 from revinc.validation import require_choice
-from revinc.weights import parameter_shapes
+from revinc.weights import parameter_count
 
 CHOICES = ("auto", "xla", "fused")
 """What may be asked for."""
@@ -97,5 +96,4 @@ def why_not_worth_it(cfg: TrainConfig, n_updates: int) -> str | None:
 
 def estimated_operations(cfg: TrainConfig) -> int:
     """About how many scalar operations an example's loss and gradient are: three per parameter and token."""
-    n_parameters = sum(math.prod(shape) for shape in parameter_shapes(cfg.model).values())
-    return 3 * cfg.model.n_ctx * n_parameters
+    return 3 * cfg.model.n_ctx * parameter_count(cfg.model)

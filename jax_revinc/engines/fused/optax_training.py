@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
@@ -14,7 +13,7 @@ from jaxtyping import Float, Int
 from jax_revinc.engines.fused.flat import flattened
 from jax_revinc.engines.fused.gradient import Loss, build
 from jax_revinc.engines.fused.training import Packed
-from jax_revinc.engines.fused.update import MakeOptimizer
+from jax_revinc.engines.fused.update import MakeOptimizer, updated
 
 
 class OptaxTraining:
@@ -79,9 +78,10 @@ class OptaxTraining:
             return sequences[rows]
 
         def update(rates: Any, state: Packed, grads: Array) -> Packed:
-            optimizer = self._make_optimizer(rates)
-            changes, opt_state = optimizer.update(grads, state.common, state.params)
-            return Packed(optax.apply_updates(state.params, changes), [], opt_state)
+            params, opt_state = updated(
+                self._make_optimizer, rates, state.common, state.params, grads
+            )
+            return Packed(params, [], opt_state)
 
         if self._many:
             examples = jax.vmap(examples, in_axes=(0 if sequences.ndim == 3 else None, 0))

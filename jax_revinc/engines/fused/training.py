@@ -19,7 +19,7 @@ from jax_revinc.engines.fused.front import trace
 from jax_revinc.engines.fused.gradient import Loss, ValueAndGrad, check, gradient_call
 from jax_revinc.engines.fused.source import layout_of, training_source
 from jax_revinc.engines.fused.target import registered
-from jax_revinc.engines.fused.update import MakeOptimizer, trace_update
+from jax_revinc.engines.fused.update import MakeOptimizer, trace_update, updated
 
 
 class Packed(NamedTuple):
@@ -147,9 +147,7 @@ class FusedTraining:
         def init(rates: Any, params: Any) -> Any:
             return self._make_optimizer(rates).init(params)
 
-        def by_optax(rates: Any, params: Any, opt_state: Any, grads: Any) -> tuple[Any, Any]:
-            changes, opt_state = self._make_optimizer(rates).update(grads, opt_state, params)
-            return optax.apply_updates(params, changes), opt_state
+        by_optax = partial(updated, self._make_optimizer)
 
         def both(rates: Any, params: Any, opt_state: Any) -> tuple[Packed, Packed]:
             state = self.pack(params, opt_state)
@@ -157,7 +155,7 @@ class FusedTraining:
             everything = jnp.broadcast_to(jnp.arange(examples[0]), (*models, 1, examples[0]))
             found, _ = self.advance(rates, state, sequences, everything, jnp.asarray(1))
             grads = self._each(self._unravel)(value_and_grad(state.params, sequences)[1])
-            return found, self.pack(*self._each(by_optax)(rates, params, opt_state, grads))
+            return found, self.pack(*self._each(by_optax)(rates, opt_state, params, grads))
 
         # Positive numbers, for among them are mean squares and rates.
         drawn = jax.tree.map(

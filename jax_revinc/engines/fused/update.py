@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -89,6 +90,14 @@ def places(owners: Sequence[int]) -> list[int]:
     return [place for _, _, place in sorted(found)]
 
 
+def updated(
+    make_optimizer: MakeOptimizer, rates: Any, opt_state: Any, params: Any, grads: Any
+) -> tuple[Any, Any]:
+    """Parameters and the optimizer's state after an update, as optax has it."""
+    changes, opt_state = make_optimizer(rates).update(grads, opt_state, params)
+    return optax.apply_updates(params, changes), opt_state
+
+
 def trace_update(
     make_optimizer: MakeOptimizer, rates: Any, params: Any, dtype: npt.DTypeLike
 ) -> Update:
@@ -117,11 +126,7 @@ def trace_update(
     if more:
         raise UpdateNotFusible("its optimizer does not keep the same of all parameters")
 
-    def step(rates: Any, opt_state: Any, params: Any, grads: Any) -> tuple[Any, Any]:
-        updates, opt_state = make_optimizer(rates).update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
-
-    closed = jax.make_jaxpr(step)(rates, opt_state, pairs, pairs)
+    closed = jax.make_jaxpr(partial(updated, make_optimizer))(rates, opt_state, pairs, pairs)
     jaxpr = closed.jaxpr
     state, rest = jaxpr.invars[-2 * n - len(owners) : -2 * n], jaxpr.invars[-2 * n :]
     state_after, numbers_after = jaxpr.outvars[n:], jaxpr.outvars[:n]

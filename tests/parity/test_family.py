@@ -1,5 +1,7 @@
 """Every model that a config can ask for is TransformerLens': names, activations, gradients, interventions."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -24,8 +26,15 @@ FORWARD, BACKWARD = 1e-10, 1e-9
 
 
 def random_pair(cfg, random_weights, seed=0):
-    """A model with random weights, and its copy in TransformerLens."""
-    weights = {name: 0.7 * w for name, w in random_weights(cfg, seed).items()}
+    """A model with random weights, and its copy in TransformerLens.
+
+    A matrix leaves lengths as they are, on average. Else a model without norms comes to scores in the
+    thousands, and to gradients of them that are a millionth of what they are a difference of: rounding.
+    """
+    weights = {
+        name: w / math.sqrt(w.shape[-2] if w.ndim > 1 else 2)
+        for name, w in random_weights(cfg, seed).items()
+    }
     ours = HookedTransformer(cfg, params=weights)
     return Pair(ours, to_torch(ours), QUESTION)
 

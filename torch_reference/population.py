@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
@@ -44,14 +46,40 @@ def train_population(
     missing = sorted(set(seeds) - {row["seed"] for row in rows})
     # Ctrl-C is the parent's: leaving the pool ends its processes at once.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+    pool = context.Pool(jobs, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    with pool, lasting_interrupts() as raise_if_interrupted:
         runs = pool.imap_unordered(partial(train_one, cfg), missing)
         for row in track(runs, "training", total=len(missing)):
             rows.append(row)
             table = pd.DataFrame(rows).sort_values("seed", ignore_index=True)
             outcomes = Outcomes(cfg, table, outcomes.made_by)
             outcomes.save(out)
+            raise_if_interrupted()
     return outcomes
+
+
+@contextmanager
+def lasting_interrupts() -> Iterator[Callable[[], None]]:
+    """Ctrl-C as ever, and a function that raises `KeyboardInterrupt` if there has been one.
+
+    Python raises it wherever the program happens to be, and drops it where that is a finalizer.
+    """
+    happened = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal happened
+        happened = True
+        signal.default_int_handler(number, frame)
+
+    def raise_if_interrupted() -> None:
+        if happened:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield raise_if_interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def continued(new: Outcomes, out: Path) -> Outcomes:

@@ -152,6 +152,21 @@ def test_a_file_as_the_folder_is_refused(command, file, capsys):
     assert str(file) in refusal(capsys)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_a_finalizer_swallows_is_not_lost():
+    class Interrupted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with population.lasting_interrupts() as raise_if_interrupted:
+        raise_if_interrupted()
+        Interrupted()
+        with pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 SLOW = """
 from pathlib import Path
 from revinc import PRESETS, TrainConfig

@@ -8,7 +8,7 @@ import types
 import jax
 import pytest
 
-from jax_revinc import PRESETS, UserError, train
+from jax_revinc import PRESETS, Run, UserError, train
 from jax_revinc.engines import choice
 from jax_revinc.engines.choice import choose_engine, estimated_operations
 from jax_revinc.engines.fused.front import trace
@@ -97,12 +97,17 @@ def test_on_other_devices_it_is_xla(monkeypatch):
         choose_engine("fused", RECIPE)
 
 
-def test_a_run_keeps_its_engine(tmp_path):
+def test_a_run_keeps_its_engine(run_cli, tmp_path):
     require_compiler()
     cfg = dataclasses.replace(RECIPE, model=RECIPE.model.replace(attn_only=True))
-    recorded = train(cfg, tmp_path / "run", engine="fused").engine
+    out = tmp_path / "run"
+    recorded = train(cfg, out, engine="fused").engine
     assert recorded["name"] == "fused"
     assert {"lanes", "compiler"} <= recorded.keys()
-    assert train(cfg, tmp_path / "run", resume=True).engine == recorded
-    with pytest.raises(UserError, match="it can't be resumed by"):
-        train(cfg, tmp_path / "run", resume=True, engine="xla")
+    resumed = run_cli("train", "--out", out, "--resume")
+    assert resumed.status == 0
+    assert "Engine: fused" in resumed.out
+    assert Run.load(out).engine == recorded
+    refused = run_cli("train", "--out", out, "--resume", "--engine", "xla")
+    assert (refused.status, len(refused.err)) == (2, 1)
+    assert "it can't be resumed by" in refused.err[0]

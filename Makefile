@@ -1,7 +1,11 @@
-# make demo   train the tutorial's model, check it against TransformerLens, write its page
-# make test   the tests (minutes);  make test-full  the slow ones too;  make lint  style, types, imports
-# make docs   the documentation as a site that opens offline; a warning is an error
-# make test-tl4  the reference and the judge against TransformerLens 4.x, in an environment of its own
+# make demo       train a model that solves the task, check it against TransformerLens, write its page
+# make test       run the tests, except the slow ones: minutes
+# make test-full  run all tests
+# make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
+# make lint       check style, types and imports;  make format  repair the style
+# make docs       build the documentation, which opens offline; a warning is an error
+# make pins       ask the package index whether the pinned versions install with every promised Python
+# make release    build the wheel and the sdist of the last commit, and check them in a fresh environment
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,21 +13,26 @@ BIN := $(VENV)/bin
 RUN ?= runs/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
+OLDEST := 3.11.0
+NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test test-slow test-full test-tl4 lint format docs clean
+.PHONY: demo help test test-slow test-full test-tl4 lint format docs pins release clean
 
 demo: $(VENV)/reference.stamp
-	$(BIN)/python -m jax_revinc train --out $(RUN) --snapshots every:100 --overwrite
+	$(BIN)/python -m jax_revinc train --out $(RUN) --preset reliable --snapshots every:100 --overwrite
 	$(BIN)/python -m parity check $(RUN) --levels L0 L1 L2 L3 L4
 	@echo
 	@echo "Open $(RUN)/report.html in a browser."
+
+help:
+	@sed -n 's/^# \(make \)/\1/p' Makefile
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(PARALLEL) -m slow --timeout 1800
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or optimized' --timeout 1800
 
 test-full: test test-slow
 
@@ -44,6 +53,16 @@ docs: $(VENV)/docs.stamp
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
 	@echo "Open build/docs/html/index.html in a browser."
 
+# A package without a wheel can't be asked for another Python; its line in constraints.txt says so.
+pins: $(VENV)/bin/python
+	for python in $(OLDEST) $(NEWEST); do \
+		$(BIN)/python -m pip install --quiet --dry-run --no-deps --target $(VENV)/pins \
+			--python-version $$python --only-binary :all: $$(sed '/#/d' constraints.txt) || exit 1; \
+	done
+
+release: $(VENV)/release.stamp
+	$(BIN)/python .ci/release.py
+
 clean:
 	rm -rf $(VENV) $(VENV4)
 
@@ -57,7 +76,7 @@ $(VENV)/%.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	@touch $@
 
-# The same versions of everything but TransformerLens.
+# The same versions of everything except TransformerLens.
 $(VENV4)/%.stamp: $(VENV4)/bin/python pyproject.toml constraints.txt
 	@echo "Installing TransformerLens $(TL4) beside ($*); the first time takes a few minutes."
 	sed 's/^transformer-lens==.*/transformer-lens==$(TL4)/' constraints.txt > $(VENV4)/constraints.txt

@@ -1,6 +1,6 @@
-"""``python -m benchmarks``: ways of training the tutorial's model, side by side on this machine.
+"""``python -m benchmarks``: ways of training the tutorial's model, timed side by side.
 
-Writes results.json, a page and pictures of it into a folder.
+Writes results.json, a page and pictures into a folder.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.contender import Contender
 from benchmarks.entrants import Effort, Follow, measure
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, in_a_line
 from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
 from benchmarks.report import write_page
 from benchmarks.results import Point, Results
@@ -31,8 +30,11 @@ from benchmarks.tables import all_sheets
 from benchmarks.whole_runs import time_whole_runs
 from benchmarks.worker import WorkerFailed
 from revinc import PRESETS, UserError
-from revinc.cli import fail, run_command
-from revinc.errors import near_names
+from revinc.command_errors import fail, run_command
+from revinc.errors import near_names, shown
+from revinc.flag_values import folder
+from revinc.interrupts import run_to_exit
+from revinc.terminal import PlainConsole, PlainParser
 
 PARTS = ("throughput", "whole-runs", "sweeps")
 OUT = Path("docs/benchmarks")
@@ -44,15 +46,20 @@ WHOLE_RUNS = 3
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What ``--only`` leaves: parts, and contenders by name."""
+class Selection:
+    """The parts and the names of contenders that ``--only`` selects."""
 
     parts: Sequence[str]
     names: Sequence[str]
 
 
-def chosen(only: Sequence[str] | None, known: Sequence[str], quick: bool) -> Choice:
-    """Names of parts choose parts; names of contenders choose these, and throughput if no part is named.
+def select(only: Sequence[str] | None, known: Sequence[str], quick: bool) -> Selection:
+    """Read ``--only``. Names of contenders alone select the throughput part.
+
+    Args:
+        only: names of parts and contenders; None selects all.
+        known: names of all contenders.
+        quick: whether only the throughput part is selected by default.
 
     Raises:
         UserError: for a name that is neither.
@@ -62,42 +69,46 @@ def chosen(only: Sequence[str] | None, known: Sequence[str], quick: bool) -> Cho
         if name not in (*PARTS, *known):
             hint = near_names(name, (*PARTS, *known))
             listed = f"parts: {', '.join(PARTS)}; contenders: {', '.join(known)}"
-            raise UserError(f"--only: {name!r} is unknown{hint} ({listed})")
+            raise UserError(f"--only: {shown(name)} is unknown{hint} ({listed})")
     parts = [part for part in PARTS if part in only]
     names = [name for name in known if name in only]
     if "sweeps" in parts and names and not set(names) & set(IN_SWEEPS):
         raise UserError(f"--only: sweeps compare {', '.join(IN_SWEEPS)}")
     everything = PARTS[:1] if quick else PARTS
-    return Choice(parts or (PARTS[:1] if names else everything), names or known)
+    return Selection(parts or (PARTS[:1] if names else everything), names or known)
 
 
 def benchmark_command(args: argparse.Namespace) -> int | None:
-    console = Console(highlight=False)
+    console = PlainConsole()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.redraw:
         console.print(f"Page: {write_page(Results.load(args.out), args.out)}", soft_wrap=True)
         return None
     everyone = all_contenders(args.quick)
-    choice = chosen(args.only, list(dict.fromkeys(c.name for c in everyone)), args.quick)
-    contenders = [contender for contender in everyone if contender.name in choice.names]
-    # This process draws weights and judges; the accelerator is the contenders'.
+    selection = select(args.only, list(dict.fromkeys(c.name for c in everyone)), args.quick)
+    contenders = [contender for contender in everyone if contender.name in selection.names]
+    # This process draws weights and compares losses; the accelerator is for the contenders.
     jax.config.update("jax_platforms", "cpu")
     try:
-        for results in benchmark(choice, contenders, args, console):
+        for results in benchmark(selection, contenders, args, console):
             results.save(args.out)  # whatever happens to the next part
     except (AnotherTraining, WorkerFailed) as error:
         return fail(args.parser, str(error), 1)
     for sheet in all_sheets(results):
         console.print()
         console.print(sheet.for_terminal())
-    console.print(f"\nPage: {write_page(results, args.out)}", soft_wrap=True)
+    console.print()
+    console.print(f"Page: {write_page(results, args.out)}", soft_wrap=True)
     return None
 
 
 def benchmark(
-    choice: Choice, contenders: Sequence[Contender], args: argparse.Namespace, console: Console
+    selection: Selection,
+    contenders: Sequence[Contender],
+    args: argparse.Namespace,
+    console: PlainConsole,
 ) -> Iterator[Results]:
-    """Measure the chosen parts, one after the other: what is known after each."""
+    """Measure the selected parts, one after the other; the results so far, after each."""
     effort = QUICK if args.quick else FULL
     results = Results(
         command=shlex.join(["python", "-m", "benchmarks", *args.given]),
@@ -110,51 +121,50 @@ def benchmark(
             "rounds of sweeps": PER_POINT.rounds,
         },
     )
-    console.print(", ".join(f"{name} {value}" for name, value in results.machine.items()))
+    console.print(in_a_line(results.machine))
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        if "throughput" in choice.parts:
+        if "throughput" in selection.parts:
             n_steps = sum(map(effort.steps_of, contenders)) + 1
-            with followed(console, "throughput", n_steps) as follow:
-                recipe = PRESETS["tutorial"]
-                entries = measure(contenders, recipe, effort, home, follow)
+            with progress_bar(console, "throughput", n_steps) as follow:
+                entries = measure(contenders, PRESETS["tutorial"], effort, home, follow)
             yield (results := dataclasses.replace(results, entries=entries))
-        if "whole-runs" in choice.parts:
+        if "whole-runs" in selection.parts:
             yield (results := dataclasses.replace(results, whole_runs=whole_runs(home, console)))
-        if "sweeps" in choice.parts:
-            compared = sweep_contenders(choice.names)
+        if "sweeps" in selection.parts:
+            compared = sweep_contenders(selection.names)
             for axis, points in sweeps(compared, home, console):
                 swept = results.sweeps | {axis: points}
                 yield (results := dataclasses.replace(results, sweeps=swept))
 
 
-def whole_runs(home: Path, console: Console) -> dict[str, list[float]]:
+def whole_runs(home: Path, console: PlainConsole) -> dict[str, list[float]]:
     """The seconds of every whole run, by title."""
     steps = PRESETS["tutorial"].steps
-    with followed(console, "whole runs", 3 * WHOLE_RUNS) as follow:
+    with progress_bar(console, "whole runs", 3 * WHOLE_RUNS) as follow:
         timings = time_whole_runs(WHOLE_RUNS, steps, home / "runs", follow)
     return {title: list(timing.seconds) for title, timing in timings.items()}
 
 
 def sweeps(
-    contenders: Sequence[Contender], home: Path, console: Console
+    contenders: Sequence[Contender], home: Path, console: PlainConsole
 ) -> Iterator[tuple[str, list[Point]]]:
     """The points of every sweep, one sweep after the other."""
     per_point = sum(map(PER_POINT.steps_of, contenders))
     for axis, sweep in SWEEPS.items():
-        with followed(console, f"sweep of {axis}", per_point * len(sweep.values)) as follow:
+        with progress_bar(console, f"sweep of {axis}", per_point * len(sweep.values)) as follow:
             yield axis, measure_sweep(sweep, contenders, PER_POINT, home / axis, follow)
 
 
 @contextmanager
-def followed(console: Console, title: str, total: int) -> Iterator[Follow]:
-    """A bar that moves whenever what it yields is told what is being done."""
+def progress_bar(console: PlainConsole, title: str, total: int) -> Iterator[Follow]:
+    """A progress bar; yields the function that advances it and names the current work."""
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("{task.description}", style="bold", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[doing]}"),
+        TextColumn("{task.fields[doing]}", markup=False),
     )
     quiet = not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
@@ -170,9 +180,9 @@ def followed(console: Console, title: str, total: int) -> Iterator[Follow]:
 
 
 def make_parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser = PlainParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_true", help="fewer widths and rounds, no sweeps and whole runs"
+        "--quick", action="store_true", help="fewer widths and rounds; no sweeps, no whole runs"
     )
     parser.add_argument(
         "--only",
@@ -181,12 +191,12 @@ def make_parser(given: Sequence[str]) -> argparse.ArgumentParser:
         help=f"parts ({', '.join(PARTS)}) or contenders; an unknown name lists them",
     )
     parser.add_argument(
-        "--out", type=Path, default=OUT, metavar="FOLDER", help=f"where results go ({OUT})"
+        "--out", type=folder, default=OUT, metavar="FOLDER", help=f"where results go ({OUT})"
     )
     parser.add_argument(
         "--redraw",
         action="store_true",
-        help="measure nothing; write the page from FOLDER's results",
+        help="measure nothing; write the page from the results in FOLDER",
     )
     parser.set_defaults(command=benchmark_command, parser=parser, given=given)
     return parser
@@ -198,4 +208,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_exit(main)

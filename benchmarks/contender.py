@@ -1,4 +1,4 @@
-"""What a contender is: one way of training models, that can be put beside others."""
+"""A contender: one way of training models, to be timed beside others."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from revinc.weights import StateDict
 
 
 class Trainer(Protocol):
-    """Trains one model, or several side by side, of one recipe. Lives in a process of its own."""
+    """Trains one model, or several side by side, of one training config, in its own process."""
 
     device: str
-    """What it runs on, in words."""
+    """The device that it runs on, in words."""
 
     def start(self, weights: StateDict) -> None:
-        """Begin anew from initial weights: by TransformerLens' names, with a model axis first."""
+        """Start again from initial weights: by TransformerLens' names, with a model axis first."""
 
     def advance(
         self, batches: Int[np.ndarray, "models steps batch"]
     ) -> Float[np.ndarray, "models steps"]:
-        """An update of every model per step, and each batch's loss before it.
+        """Update every model once per step; return the loss of each batch before its update.
 
-        Never more steps than `revinc.engine.chunk_capacity`. Everything is done when it returns.
+        It is called with at most `revinc.engine.chunk_capacity` steps, and waits for the device.
         """
 
     def device_bytes(self) -> int | None:
-        """The most memory of an accelerator that was in use; None where there is none."""
+        """The peak memory of the accelerator; None without one."""
 
 
 class OneRun:
-    """What trainers share that run one model on an `Engine`."""
+    """Base of the trainers that run one model on an `Engine`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self.device = engine, engine.device
@@ -56,18 +56,18 @@ MakeTrainer = Callable[..., Trainer]
 
 @dataclass(frozen=True)
 class Contender:
-    """How a trainer is made, and what it is called.
+    """A trainer's constructor, its arguments and its names.
 
     Attributes:
-        name: what ``--only`` calls it; several widths share one.
-        title: what tables call it.
-        make: where its `MakeTrainer` stands, as ``module:name``, for the process that runs it.
+        name: its name in ``--only``; several widths share one.
+        title: its name in tables.
+        make: its `MakeTrainer` as ``module:name``, for the process that runs it.
         framework: "torch" or "jax".
         width: models that it trains side by side.
         options: further arguments of `make`, such as its torch threads.
-        frozen: parameters that it is known not to train.
+        frozen: parameters that it does not train.
         missing: why it can't run here; empty if it can.
-        may_fail: it may turn out not to work here (a compiler is needed), which is then its result.
+        may_fail: whether a failure is its result (it needs a compiler) rather than an error.
     """
 
     name: str
@@ -93,14 +93,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a process must know to train: a contender, the recipe, and a file of initial weights."""
+    """A contender, the training config and a file of initial weights: what a process needs."""
 
     contender: Contender
     cfg: TrainConfig
     weights: str
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The job as JSON can hold it."""
         contender = dataclasses.asdict(self.contender)
         return {"contender": contender, "cfg": self.cfg.to_dict(), "weights": self.weights}
 
@@ -109,4 +109,6 @@ class Job:
         """The inverse of `to_dict`."""
         contender = Contender(**fields["contender"])
         contender = dataclasses.replace(contender, frozen=tuple(contender.frozen))
-        return cls(contender, TrainConfig.from_dict(fields["cfg"]), fields["weights"])
+        # The job comes from the process that started this one, so its task may be imported.
+        cfg = TrainConfig.from_dict(fields["cfg"], fields["cfg"]["task"]["name"])
+        return cls(contender, cfg, fields["weights"])

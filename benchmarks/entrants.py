@@ -1,4 +1,4 @@
-"""From contenders to timings: started cold and warm, checked to be the same training, then timed in turn."""
+"""Times contenders: starts each cold and warm, compares its losses, then times all in turn."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from revinc import TrainConfig
 from revinc.weights import StateDict, save_state_dict
 
 FEWEST_STEPS, MOST_STEPS = 5, 2000
-"""Of a timed run."""
+"""Limits of the steps of a timed run."""
 
 Follow = Callable[[str], None]
-"""Told what is being done."""
+"""A function that is told the current work."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is measured: rounds, about how long a timed run takes, and whether starts are warm too."""
+    """Rounds, the approximate seconds of a timed run, and the kinds of start."""
 
     rounds: int
     seconds: float
@@ -44,7 +44,7 @@ class Effort:
 
 @dataclass
 class Entrant:
-    """A contender that runs in its process, and what is known of it so far."""
+    """A contender in its running process, and its results so far."""
 
     worker: Worker
     entry: Entry
@@ -54,12 +54,12 @@ class Entrant:
         return float(self.worker.ask("run", n_steps=self.entry.steps)["seconds"])
 
 
-class Field:
-    """A recipe and its initial weights, in whose training contenders are compared.
+class Race:
+    """A training config and initial weights, on which contenders are compared.
 
     Args:
-        cfg: the recipe; model i has seed i.
-        width: models at most.
+        cfg: the training config; model i has seed i.
+        width: the most models side by side.
         folder: for files that the processes share.
         judged: models whose losses are compared.
     """
@@ -75,11 +75,11 @@ class Field:
         self._truths: dict[tuple[str, ...], Truth] = {}
 
     def job(self, contender: Contender) -> Job:
-        """What a process must know to train as `contender` does."""
+        """What a process needs to train as `contender` does."""
         return Job(contender, self.cfg, str(self._path))
 
     def truth(self, frozen: tuple[str, ...]) -> Truth:
-        """What the losses must be."""
+        """The true losses, and their bound, of models with these parameters frozen."""
         if frozen not in self._truths:
             self._truths[frozen] = find_truth(self.cfg, self.weights, frozen, self.judged)
         return self._truths[frozen]
@@ -88,30 +88,32 @@ class Field:
 def enter(
     stack: ExitStack,
     contender: Contender,
-    field: Field,
+    race: Race,
     effort: Effort,
     caches: Path,
     follow: Follow,
 ) -> Entrant | Entry:
-    """Start a contender, cold and then warm, and keep the last process; or the entry of one that can't run.
+    """Start a contender, cold and then warm, and keep the last process.
+
+    Returns an entry without times if it can't run here.
 
     Raises:
-        AnotherTraining: if it does not train as the others.
-        WorkerFailed: naming it, if it fails and is not one of those that may.
+        AnotherTraining: if its losses are not those of the training.
+        WorkerFailed: if it fails and is not one that may; names it.
     """
     entry = blank(contender)
     if contender.missing:
         return entry
-    truth = field.truth(contender.frozen)
+    truth = race.truth(contender.frozen)
     first: dict[str, dict[str, Any]] = {}
     arrived: dict[str, float] = {}
     for start in effort.starts:
         follow(f"{start} start: {contender.title}, {contender.width}")
         process = ExitStack()
-        worker = process.enter_context(Worker(field.job(contender), caches))
+        worker = process.enter_context(Worker(race.job(contender), caches))
         stack.push(process)
         try:
-            first[start] = ask_first(worker, field.judged)
+            first[start] = ask_first(worker, race.judged)
         except WorkerFailed as error:
             if not contender.may_fail:
                 raise WorkerFailed(f"{contender.title}: {error}") from error
@@ -133,12 +135,12 @@ def enter(
 
 
 def ask_first(worker: Worker, judged: int) -> dict[str, Any]:
-    """The first losses of a process, and what they took."""
+    """The first losses of a process, and their seconds."""
     return worker.ask("first", job=worker.job.to_dict(), n_steps=FIRST_STEPS, n_losses=judged)
 
 
 def blank(contender: Contender) -> Entry:
-    """An entry of which nothing is known yet."""
+    """An entry without results."""
     return Entry(
         contender.key,
         contender.name,
@@ -150,12 +152,12 @@ def blank(contender: Contender) -> Entry:
 
 
 def steps_for(seconds: float, seconds_per_step: float) -> int:
-    """As many steps as take about so long."""
+    """The number of steps that take about `seconds`."""
     return int(np.clip(round(seconds / seconds_per_step), FEWEST_STEPS, MOST_STEPS))
 
 
 def time_in_turn(entrants: Sequence[Entrant], rounds: int, follow: Follow) -> list[Entry]:
-    """Time all that were started, interleaved, and complete their entries."""
+    """Time all entrants, interleaved, and complete their entries."""
     for entrant in entrants:
         entrant.run()  # the first run of that length draws its batches
     numbered = {str(i): entrant for i, entrant in enumerate(entrants)}
@@ -168,7 +170,7 @@ def time_in_turn(entrants: Sequence[Entrant], rounds: int, follow: Follow) -> li
 
 
 def complete(entrant: Entrant, seconds: list[float]) -> Entry:
-    """The entry with its times, and the memory that its process held by now."""
+    """The entry with its times and the peak memory of its process."""
     peaks = entrant.worker.ask("memory")
     return dataclasses.replace(
         entrant.entry, seconds=seconds, host_bytes=peaks["host"], device_bytes=peaks["device"]
@@ -178,16 +180,16 @@ def complete(entrant: Entrant, seconds: list[float]) -> Entry:
 def measure(
     contenders: Sequence[Contender], cfg: TrainConfig, effort: Effort, folder: Path, follow: Follow
 ) -> list[Entry]:
-    """Everything about contenders that train `cfg`, each started with caches of its own.
+    """Measure contenders that train `cfg`, each started with its own caches.
 
     Raises:
-        AnotherTraining: if one does not train as the others.
+        AnotherTraining: if the losses of one are not those of the training.
         WorkerFailed: if one fails that should not.
     """
     follow("drawing weights, finding the truth")
-    field = Field(cfg, max((c.width for c in contenders), default=1), folder)
+    race = Race(cfg, max((c.width for c in contenders), default=1), folder)
     with ExitStack() as stack:
-        start = partial(enter, stack, field=field, effort=effort, follow=follow)
+        start = partial(enter, stack, race=race, effort=effort, follow=follow)
         begun = [start(contender, caches=folder / contender.key) for contender in contenders]
         entrants = [one for one in begun if isinstance(one, Entrant)]
         timed = iter(time_in_turn(entrants, effort.rounds, follow))

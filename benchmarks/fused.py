@@ -1,8 +1,8 @@
-"""``python -m benchmarks.fused``: the fused engine and XLA on models of the family, interleaved.
+"""``python -m benchmarks.fused``: the fused engine and XLA on models of the family.
 
-For every model: seconds until the fused engine is there, nothing being compiled before, and a step of a model in a
-population by either engine, from the same weights on the same batches, as wide as they are by default. Before they are
-timed, their losses must agree.
+For every model: the seconds to build the fused engine with nothing compiled before, and a step of
+a model in a population of the default width by either engine, in turn. Both start from the same
+weights and see the same batches. Before they are timed, their losses must agree.
 """
 
 from __future__ import annotations
@@ -10,32 +10,31 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from rich.console import Console
 
+from benchmarks.comparison import make_parser, print_machine
 from benchmarks.interleaving import Timing, interleave
-from benchmarks.machine import describe_machine
-from benchmarks.stopwatch import seconds
+from benchmarks.stopwatch import Stepper, seconds
 from benchmarks.tables import Sheet, number, speed_up, spread
 from jax_revinc import PRESETS
-from jax_revinc.engines import FusedPopulation, XlaPopulation
+from jax_revinc.engines import make_population_engine
 from jax_revinc.training import draw_weights
 from revinc import TrainConfig, UserError
-from revinc.cli import run_command
-from revinc.dataset import make_dataset, many_batches
+from revinc.command_errors import run_command
+from revinc.dataset import make_dataset, rows_of_runs
 from revinc.engine import PopulationEngine
-from revinc.errors import near_names
+from revinc.errors import near_names, shown
+from revinc.interrupts import run_to_exit
+from revinc.terminal import PlainConsole
 
 STEPS = 25
 """Steps timed per round."""
 
 SAME_STEPS, SAME_LOSS_BOUND = 3, 1e-3
-"""Relative, on the losses of the first steps, in float32; some models soon amplify roundings, in float64 too."""
+"""Relative, on the losses of the first steps, in float32. Some models soon amplify roundings."""
 
 TUTORIAL = PRESETS["tutorial"].model
 
@@ -51,48 +50,38 @@ MODELS = {
     "d16-1-layer": TUTORIAL.replace(n_layers=1, d_model=16, d_head=8, n_heads=2, d_mlp=64),
     "d16-2-layers": TUTORIAL.replace(d_model=16, d_head=8, n_heads=2, d_mlp=64),
 }
-"""By name: the tutorial's model with a part changed, and wider ones with MLPs four times as wide as the stream."""
+"""The tutorial's model with a part changed, and wider ones, whose MLPs are four times d_model."""
 
 
 def measure(cfg: TrainConfig, rounds: int) -> tuple[float, dict[str, Timing]]:
-    """Seconds until the fused engine is there, and of a model-step by each engine.
+    """Seconds to build the fused engine, and of a model-step by each engine.
 
     Raises:
-        AssertionError: if the engines find other losses.
+        AssertionError: if the losses of the engines differ.
     """
-    first_losses = {}
 
-    def stepping(name: str, engine: PopulationEngine) -> Callable[[], float]:
+    def start(engine: PopulationEngine) -> Stepper:
         runs = [dataclasses.replace(cfg, init_seed=i, data_seed=i) for i in range(engine.width)]
         each = [draw_weights(run) for run in runs]
-        state = engine.start(runs, {n: np.stack([w[n] for w in each]) for n in each[0]})
-        batches = many_batches([make_dataset(run) for run in runs], 0, STEPS)
-        state, first_losses[name] = engine.advance(state, batches)
-
-        def step() -> float:
-            nonlocal state
-            begin = time.perf_counter()
-            state, _ = engine.advance(state, batches)
-            return (time.perf_counter() - begin) / STEPS / engine.width
-
-        return step
+        data = [make_dataset(run) for run in runs]
+        state = engine.start(data, {n: np.stack([w[n] for w in each]) for n in each[0]})
+        return Stepper(engine, state, rows_of_runs(data, 0, STEPS), STEPS, engine.width)
 
     engines: list[PopulationEngine] = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAX_REVINC_CACHE"] = folder
-        built = seconds(lambda: engines.append(FusedPopulation(cfg)))
-    contenders = {
-        "fused": stepping("fused", engines[0]),
-        "xla": stepping("xla", XlaPopulation(cfg)),
-    }
-    shared = min(map(len, first_losses.values()))
-    fused, by_xla = (of_engine[:shared, :SAME_STEPS] for of_engine in first_losses.values())
-    np.testing.assert_allclose(fused, by_xla, rtol=SAME_LOSS_BOUND)
-    return built, interleave(contenders, rounds)
+        built = seconds(lambda: engines.append(make_population_engine(cfg, "fused")))
+    steppers = {"fused": start(engines[0]), "xla": start(make_population_engine(cfg, "xla"))}
+    fused, by_xla = (stepper.first_losses for stepper in steppers.values())
+    shared = min(len(fused), len(by_xla))
+    np.testing.assert_allclose(
+        fused[:shared, :SAME_STEPS], by_xla[:shared, :SAME_STEPS], rtol=SAME_LOSS_BOUND
+    )
+    return built, interleave(steppers, rounds)
 
 
 def row(name: str, built: float, timings: dict[str, Timing]) -> Iterator[str]:
-    """What the table says of a model."""
+    """The cells of a model in the table."""
     yield name
     yield number(built)
     for timing in timings.values():
@@ -104,10 +93,11 @@ def fused_command(args: argparse.Namespace) -> None:
     unknown = [name for name in args.models if name not in MODELS]
     if unknown:
         raise UserError(
-            f"there is no model {unknown[0]!r}{near_names(unknown[0], MODELS)}: {', '.join(MODELS)}"
+            f"there is no model {shown(unknown[0])}{near_names(unknown[0], MODELS)}: "
+            f"{', '.join(MODELS)}"
         )
-    console = Console(highlight=False)
-    console.print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
+    console = PlainConsole()
+    print_machine(console)
     rows = []
     for name in args.models or MODELS:
         console.print(f"{name} ...")
@@ -115,17 +105,17 @@ def fused_command(args: argparse.Namespace) -> None:
         rows.append(tuple(row(name, *measure(cfg, args.rounds))))
     headings = ("model", "s to build", "fused, us per model-step", "XLA, the same", "times as fast")
     sheet = Sheet(f"medians (least .. most) of {args.rounds} rounds", headings, rows)
-    console.print(sheet.as_markdown() if args.markdown else sheet.for_terminal())
+    for part in sheet.as_markdown().splitlines() if args.markdown else [sheet.for_terminal()]:
+        console.print(part, soft_wrap=args.markdown)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.fused", description=__doc__)
+    parser = make_parser("benchmarks.fused", __doc__, rounds=5)
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(MODELS)} (all)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of steps (5)")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.set_defaults(command=fused_command)
     return run_command(parser)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_exit(main)

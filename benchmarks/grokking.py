@@ -1,30 +1,25 @@
-"""``python -m benchmarks.grokking``: a step of the grokking preset, ours and TransformerLens', interleaved.
+"""``python -m benchmarks.grokking``: a step of the grokking preset in JAX and in TransformerLens.
 
-Both train the one-layer model of modular addition on all 3,831 examples of the training split at once, from the same
-weights. Before they are timed, their losses must agree.
+Both train the one-layer model of modular addition on all 3,831 examples of the training split at
+once, from the same weights. Before they are timed, in turn, their losses must agree.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from rich.console import Console
 
+from benchmarks.comparison import Comparison
 from benchmarks.interleaving import Timing, interleave
-from benchmarks.machine import describe_machine
-from benchmarks.stopwatch import seconds, with_threads
-from benchmarks.tables import compared, timing_sheet
+from benchmarks.stopwatch import Stepper, seconds, with_threads
 from jax_revinc import PRESETS
-from jax_revinc.engines import XlaEngine
+from jax_revinc.engines import make_engine
 from jax_revinc.training import draw_weights
-from revinc.cli import run_command
 from revinc.dataset import make_dataset
 from revinc.engine import Engine
+from revinc.interrupts import run_to_exit
 from torch_reference import TorchEngine
 
 STEPS = 5
@@ -35,55 +30,35 @@ SAME_LOSS_BOUND = 1e-4
 
 
 def time_steps(rounds: int) -> tuple[float, dict[str, Timing]]:
-    """Seconds of our first steps, compilation included, and of a step, interleaved.
+    """Seconds of the first steps in JAX, compilation included, and of a step by program.
 
     Raises:
-        AssertionError: if the two sides find other losses.
+        AssertionError: if the losses differ.
     """
     cfg = PRESETS["grokking"]
     weights = draw_weights(cfg)
-    batches = make_dataset(cfg).batches(0, STEPS)
-    first_losses = {}
+    rows = make_dataset(cfg).rows(0, STEPS)
+    steppers: dict[str, Stepper] = {}
 
-    def stepping(name: str, engine: Engine) -> Callable[[], float]:
-        state = engine.start(weights)
-        state, first_losses[name] = engine.advance(state, batches)
+    def start(name: str, engine: Engine) -> None:
+        steppers[name] = Stepper(engine, engine.start(weights), rows, STEPS)
 
-        def step() -> float:
-            nonlocal state
-            begin = time.perf_counter()
-            state, _ = engine.advance(state, batches)
-            return (time.perf_counter() - begin) / STEPS
-
-        return step
-
-    contenders: dict[str, Callable[[], float]] = {}
-    first = seconds(lambda: contenders.update(JAX=stepping("JAX", XlaEngine(cfg))))
+    first = seconds(lambda: start("JAX", make_engine(cfg)))
+    programs: dict[str, Callable[[], float]] = {**steppers}
     for threads in sorted({1, torch.get_num_threads()}, reverse=True):
         name = f"TransformerLens 3.9, torch threads: {threads}"
-        contenders[name] = with_threads(threads, stepping(name, TorchEngine(cfg)))
-    for name, losses in first_losses.items():
-        np.testing.assert_allclose(losses, first_losses["JAX"], rtol=SAME_LOSS_BOUND, err_msg=name)
-    return first, interleave(contenders, rounds)
+        start(name, TorchEngine(cfg))
+        programs[name] = with_threads(threads, steppers[name])
+    for name, stepper in steppers.items():
+        np.testing.assert_allclose(
+            stepper.first_losses, steppers["JAX"].first_losses, rtol=SAME_LOSS_BOUND, err_msg=name
+        )
+    return first, interleave(programs, rounds)
 
 
-def grokking_command(args: argparse.Namespace) -> None:
-    console = Console(highlight=False)
-    console.print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
-    first, timings = time_steps(args.rounds)
-    console.print(timing_sheet("step", list(timings.values()), unit="ms", scale=1e3).for_terminal())
-    ours, *others = timings.values()
-    for sentence in compared(ours, others):
-        console.print(sentence)
-    console.print(f"the first {STEPS} steps of JAX, compilation included, took {first:.1f} s")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.grokking", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of steps (7)")
-    parser.set_defaults(command=grokking_command)
-    return run_command(parser)
-
+COMPARISON = Comparison(
+    "benchmarks.grokking", __doc__, time_steps, "step", f"the first {STEPS} steps of JAX"
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_exit(COMPARISON.main)

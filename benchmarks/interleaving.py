@@ -1,4 +1,4 @@
-"""Timing contenders fairly on a noisy machine: in turn, with medians, and ratios pair by pair."""
+"""Fair timing on a noisy machine: contenders take turns, and ratios are taken within a round."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def interleave(
     Args:
         contenders: by name.
         rounds: how often each is asked.
-        follow: told whose turn it is; by default a bar shows the rounds.
+        follow: called with the name of each turn; by default a bar shows the rounds.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     numbers = range(rounds)

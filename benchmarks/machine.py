@@ -1,4 +1,4 @@
-"""What the numbers depend on: the machine, its load, the packages and the source."""
+"""A description of the machine, its load, the packages and the source commit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from revinc.cores import usable_cores
+from revinc.cpu_cores import usable_cores
 from revinc.provenance import installed_versions, source_commit
 
 
 def describe_machine() -> dict[str, str]:
-    """In words, by name."""
+    """What timings depend on, in words, by name."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none that torch sees"
     return {
         "machine": f"{platform.system()} {platform.machine()}",
@@ -31,8 +31,13 @@ def describe_machine() -> dict[str, str]:
     }
 
 
+def in_a_line(machine: dict[str, str]) -> str:
+    """The description in one line."""
+    return ", ".join(f"{name} {value}" for name, value in machine.items())
+
+
 def processor() -> str:
-    """Its name, where the system tells."""
+    """The name of the processor, if the system tells it."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -40,5 +45,5 @@ def processor() -> str:
 
 
 def memory_bytes() -> int:
-    """Of the machine."""
+    """The memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

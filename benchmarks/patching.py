@@ -1,15 +1,14 @@
-"""``python -m benchmarks.patching``: a full patching sweep, ours and `transformer_lens.patching`'s, interleaved.
+"""``python -m benchmarks.patching``: a patching sweep in JAX and in `transformer_lens.patching`.
 
-Every layer and position of resid_pre, attn_out, mlp_out and every head's output, on all pairs of a sequence of
-the tutorial's task and another one: clean run, cache and patched runs. Both sides are asked for the mean metric over
-all pairs, which is all that TransformerLens gives in one sweep; and for the metric of every pair, for which
-it needs a sweep per pair (timed on a few, and multiplied).
+Every layer and position of resid_pre, attn_out and mlp_out, and the output of every head, on all
+pairs of a sequence of the tutorial's task and another one: clean run, cache and patched runs. Both
+sides give the mean metric over all pairs, which is all that TransformerLens gives in one sweep.
+For the metric of every pair it needs a sweep per pair (timed on a few, and multiplied). They are
+timed in turn.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
 from functools import partial
 from typing import Any
@@ -17,22 +16,20 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from rich.console import Console
 from transformer_lens import patching as reference
 
+from benchmarks.comparison import Comparison
 from benchmarks.interleaving import Timing, interleave
-from benchmarks.machine import describe_machine
 from benchmarks.stopwatch import seconds, with_threads
-from benchmarks.tables import compared, timing_sheet
 from jax_revinc import PRESETS, HookedTransformer
 from jax_revinc.analysis.patching import patch_sweep
 from jax_revinc.training import draw_weights
 from parity import to_torch
-from revinc.cli import run_command
+from revinc.interrupts import run_to_exit
 
 SITES = ("resid_pre", "attn_out", "mlp_out", "z")
 OUR_SWEEPS = 50
-"""Sweeps of ours timed per round: enough to drown the clock, and the caches that the others leave behind."""
+"""Our sweeps per round: enough to drown the clock, and the caches that the others leave."""
 
 PAIRS_TIMED = 2
 """Pairs that TransformerLens sweeps one by one in each round."""
@@ -42,15 +39,15 @@ SAME_NUMBERS_BOUND = 1e-4
 
 
 def metric_per_pair(logits):  # type: ignore[no-untyped-def]
-    """The logit of token 0 less that of token 1 at the last position, [pair]; of either framework."""
+    """The logit of token 0 minus that of token 1 at the last position, [pair]."""
     return logits[:, -1, 0] - logits[:, -1, 1]
 
 
 def time_sweeps(rounds: int) -> tuple[float, dict[str, Timing]]:
-    """Seconds of the first sweep, compilation included, and of sweeps, interleaved.
+    """Seconds of our first sweep, compilation included, and of a sweep by program.
 
     Raises:
-        AssertionError: if the two sides find other numbers.
+        AssertionError: if the numbers of the two sides differ.
     """
     cfg = PRESETS["tutorial"]
     ours = HookedTransformer(cfg.model, params=draw_weights(cfg))
@@ -96,24 +93,9 @@ def time_sweeps(rounds: int) -> tuple[float, dict[str, Timing]]:
     return first, interleave(contenders, rounds)
 
 
-def patching_command(args: argparse.Namespace) -> None:
-    console = Console(highlight=False)
-    console.print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
-    first, timings = time_sweeps(args.rounds)
-    sheet = timing_sheet("patching sweep", list(timings.values()), unit="ms", scale=1e3)
-    console.print(sheet.for_terminal())
-    ours, *others = timings.values()
-    for sentence in compared(ours, others):
-        console.print(sentence)
-    console.print(f"the first JAX sweep, compilation included, took {first:.1f} s")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.patching", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of sweeps (7)")
-    parser.set_defaults(command=patching_command)
-    return run_command(parser)
-
+COMPARISON = Comparison(
+    "benchmarks.patching", __doc__, time_sweeps, "patching sweep", "the first JAX sweep"
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_to_exit(COMPARISON.main)

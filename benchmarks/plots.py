@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from benchmarks.interleaving import Timing
 from benchmarks.results import Entry, Results
 from benchmarks.sweeps import SWEEPS
 from benchmarks.tables import called
+from revinc.atomic_files import write_atomically
 
 THROUGHPUT, SWEPT = "throughput.svg", "sweeps.svg"
 STABLE: Any = {"svg.hashsalt": "benchmarks", "font.size": 9}
-"""So that the same numbers make the same file."""
+"""Settings with which the same numbers make the same file."""
 
 
 def draw_all(results: Results, folder: Path) -> list[str]:
-    """Write every picture that there are numbers for; their names. None without matplotlib."""
+    """Write the pictures of the parts that were measured; their names. Needs matplotlib."""
     try:
         import matplotlib as mpl
     except ImportError:
@@ -36,10 +38,13 @@ def draw_all(results: Results, folder: Path) -> list[str]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure and forget it."""
+    """Write a figure and close it."""
     from matplotlib import pyplot
 
-    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
+    draw = partial(
+        figure.savefig, format=path.suffix[1:], metadata={"Date": None}, bbox_inches="tight"
+    )
+    write_atomically(path, draw)
     pyplot.close(figure)
 
 
@@ -103,7 +108,7 @@ def sweeps_figure(results: Results) -> Any:
 def line(
     axes: Any, values: Sequence[int], timings: Sequence[Timing], label: str, marker: str
 ) -> None:
-    """Medians, and bars from the least to the most."""
+    """Draw medians, with bars from the least to the most."""
     medians = [timing.median for timing in timings]
     below = [timing.median - timing.range[0] for timing in timings]
     above = [timing.range[1] - timing.median for timing in timings]

@@ -1,4 +1,4 @@
-"""The page about a run of the benchmarks: Markdown, with pictures beside it."""
+"""The page of results: Markdown, with pictures beside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.tables import (
     throughput_sheet,
     whole_run_sheet,
 )
-from revinc.atomic import write_atomically
+from revinc.atomic_files import write_text
 
 PAGE = "README.md"
 
@@ -24,12 +24,12 @@ def write_page(results: Results, folder: Path) -> Path:
     """Write the pictures and the page; its path."""
     drawn = draw_all(results, folder)
     text = "\n\n".join(part for part in page(results, drawn) if part) + "\n"
-    write_atomically(folder / PAGE, lambda temporary: temporary.write_text(text))
+    write_text(folder / PAGE, text)
     return folder / PAGE
 
 
 def page(results: Results, drawn: list[str]) -> list[str]:
-    """Its paragraphs."""
+    """The paragraphs of the page."""
     parts = ["# Benchmarks", introduction(results), machine(results)]
     if results.entries:
         parts += [
@@ -51,13 +51,14 @@ def introduction(results: Results) -> str:
     return (
         f"Written by `{results.command}` from [{FILE}]({FILE}), which holds every time in seconds. "
         "Other machines give other times; the ratios are what to look at.\n\n"
-        "All train the tutorial's model in float32 (batches of 16, AdamW) from the same initial weights on the "
-        "same batches; where models are trained side by side, each has its own seed. Before a contender is timed, "
-        f"its losses over the first {FIRST_STEPS} steps are compared with a float64 run: it may be {FACTOR:g} times "
-        "as far from it as plain torch's own float32 runs (from the weights as they are, and moved by an ulp) are "
-        "at most. Contenders have a process each and are timed in turn (A B A B ..), "
-        f"{settings['rounds']:g} rounds of about {settings['seconds']:g} s each; numbers are medians over rounds. "
-        "Ratios are taken within a round, and their median and range given."
+        "All train the tutorial's model in float32 (batches of 16, AdamW) from the same initial "
+        "weights on the same batches; where models are trained side by side, each has its own "
+        f"seed. Before a contender is timed, its losses over the first {FIRST_STEPS} steps are "
+        f"compared with a float64 run: it may be {FACTOR:g} times as far from it as plain torch's "
+        "own float32 runs (from the weights as they are, and moved by an ulp) are at most. "
+        "Contenders have a process each and are timed in turn (A B A B ..), "
+        f"{settings['rounds']:g} rounds of about {settings['seconds']:g} s each; numbers are "
+        "medians over rounds. Ratios are taken within a round, and their median and range given."
     )
 
 
@@ -86,16 +87,17 @@ def throughput_words(results: Results) -> str:
 
 def start_words(results: Results) -> str:  # noqa: ARG001
     return (
-        f"First result: from process start to the losses of the first {FIRST_STEPS} steps; cold with empty "
-        "compilation caches, warm with what the cold start left there. Compiling: what the first of two such calls "
-        "in a process took longer than the second. Each was measured once. Peak memory is the process's."
+        f"First result: from process start to the losses of the first {FIRST_STEPS} steps; cold "
+        "with empty compilation caches, warm with what the cold start left there. Compiling: what "
+        "the first of two such calls in a process took longer than the second. Each was measured "
+        "once. Peak memory is the process's."
     )
 
 
 def whole_run_words(results: Results) -> str:
     return (
-        f"A training command of {results.settings['steps']:g} steps, from process start to weights on disk, "
-        f"{results.settings['whole_runs']:g} rounds."
+        f"A training command of {results.settings['steps']:g} steps, from process start to weights "
+        f"on disk, {results.settings['whole_runs']:g} rounds."
     )
 
 

@@ -1,4 +1,4 @@
-"""What was measured, raw, as JSON holds it: everything else is derived from it."""
+"""Raw measurements, as results.json holds them; tables and pictures are derived from them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from benchmarks.interleaving import Timing
 from revinc import UserError
-from revinc.atomic import write_atomically
+from revinc.atomic_files import write_text
+from revinc.json_records import read_record
 
 FORMAT_VERSION = 1
 FILE = "results.json"
@@ -18,23 +18,23 @@ FILE = "results.json"
 
 @dataclass(frozen=True)
 class Entry:
-    """What was measured of a contender.
+    """The measurements of a contender.
 
     Attributes:
         key: unique among contenders.
-        name: what ``--only`` calls it.
-        title: what tables call it.
+        name: its name in ``--only``.
+        title: its name in tables.
         framework: "torch" or "jax".
         width: models side by side.
-        missing: why it could not run; the rest is empty then.
-        device: what it ran on.
+        missing: why it could not run; then the rest is empty.
+        device: the device that it ran on, in words.
         steps: of each timed run, of every model.
         seconds: of each timed run, in the order of the rounds.
         first_result: seconds from process start to the first losses, by "cold" and "warm".
-        done_once: seconds that the first call took longer than the second, likewise.
+        done_once: seconds by which the first call took longer than the second, likewise.
         host_bytes: peak memory of the process.
         device_bytes: peak memory of its accelerator.
-        bound_used: how much of what rounding explains its first losses needed, at most 1.
+        bound_used: largest error of its first losses, as a share of the bound; at most 1.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one value of a swept size: an entry per contender, interleaved with all points."""
+    """The measurements at one value of a swept size: an entry per contender."""
 
     value: int
     entries: list[Entry]
@@ -69,14 +69,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Results:
-    """All that a run of the benchmarks measured.
+    """All measurements of one command.
 
     Attributes:
-        command: that wrote them.
-        machine: what the numbers depend on.
+        command: the command that wrote them.
+        machine: the description of the machine.
         settings: numbers of rounds and the like.
-        entries: of the tutorial's model, interleaved.
-        sweeps: by the size that was varied.
+        entries: the contenders on the tutorial's model.
+        sweeps: points by the size that was varied.
         whole_runs: seconds from process start to weights on disk, by title.
     """
 
@@ -91,24 +91,27 @@ class Results:
         """Write `FILE`, whole or not at all."""
         content = {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
         text = json.dumps(content, indent=1) + "\n"
-        write_atomically(folder / FILE, lambda temporary: temporary.write_text(text))
+        write_text(folder / FILE, text)
 
     @classmethod
     def load(cls, folder: Path) -> Results:
-        """The inverse of `save`.
+        """Read what `save` wrote.
 
         Raises:
-            UserError: if there are none, or of another format.
+            UserError: if there are no results, or they are damaged or of another format.
         """
         path = folder / FILE
         if not path.exists():
             raise UserError(f"{path} does not exist; measure first")
-        content: dict[str, Any] = json.loads(path.read_text())
+        content = read_record(path, "benchmark")
         if content.pop("format_version") != FORMAT_VERSION:
             raise UserError(f"{path} is of another format; measure again")
-        content["entries"] = [Entry(**entry) for entry in content["entries"]]
-        content["sweeps"] = {
-            axis: [Point(p["value"], [Entry(**entry) for entry in p["entries"]]) for p in points]
-            for axis, points in content["sweeps"].items()
-        }
-        return cls(**content)
+        try:
+            content["entries"] = [Entry(**entry) for entry in content["entries"]]
+            content["sweeps"] = {
+                axis: [Point(p["value"], [Entry(**e) for e in p["entries"]]) for p in points]
+                for axis, points in content["sweeps"].items()
+            }
+            return cls(**content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}); measure again") from error

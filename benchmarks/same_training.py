@@ -1,8 +1,9 @@
-"""Is it the same training? The losses of a contender's first steps against those of a run in float64.
+"""Compares the losses of a contender's first steps with those of a float64 run.
 
-The plain torch module gives the truth, in float64, and the bound: how far its own float32 runs stray from that,
-from the weights as they are and with every weight moved by an ulp; with torch's AdamW, whose bias corrections are
-float64 in every run, and with one whose corrections are float32 too, as a compiled program's are.
+The plain torch module gives the truth, in float64, and the bound: the error of its own float32
+runs, from the weights as they are and with every weight jittered by an ulp. They use torch's
+AdamW, whose bias corrections are float64 in every run, and one whose corrections are float32, as
+in a compiled program.
 """
 
 from __future__ import annotations
@@ -16,50 +17,51 @@ from jaxtyping import Float
 from benchmarks.contender import Trainer
 from benchmarks.contenders.torch_ensemble import CompiledEnsemble
 from benchmarks.contenders.torch_module import Eager
+from parity.jitter import jitter
 from revinc import TrainConfig
+from revinc.batch_schedule import draw_many_batches
 from revinc.dataset import make_dataset
-from revinc.schedule import draw_many_batches
 from revinc.weights import StateDict
 
 FIRST_STEPS = 20
-"""Steps that are compared (fewer in models where rounding grows faster); the first result ends with them."""
+"""Steps that are compared (fewer where rounding grows faster); a first result has as many."""
 
 JUDGED = 4
 """Models of a contender that are compared: the first, each from its own seed."""
 
 JITTERS = 2
 FACTOR = 16.0
-"""A contender may stray this many times as far as the float32 run that strayed farthest.
+"""A contender's error may be this many times that of the worst float32 run.
 
 Rounding grows exponentially from step to step, so runs of one training differ by such factors.
 """
 
 TELLING = 1e-3
-"""Steps are compared while the bound is at most this share of the loss: later nothing can be told."""
+"""Steps are compared while the bound is at most this share of the loss; later ones tell nothing."""
 
 
 class AnotherTraining(Exception):
-    """A contender does not train as the others do."""
+    """The losses of a contender are not those of the training."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The losses of the first models, and how far a float32 run may be from them at each step."""
+    """The losses of the first models, and the error that is allowed at each step."""
 
     losses: Float[np.ndarray, "judged steps"]
     bound: Float[np.ndarray, " steps"]
 
     def share_used(self, losses: Float[np.ndarray, "models steps"]) -> float:
-        """The largest share of the bound that these losses need; above 1 it is another training."""
+        """The largest error as a share of the bound; above 1 it is another training."""
         apart = np.abs(losses - self.losses[: len(losses)])
         told = np.isfinite(self.bound)
         return float((np.where(np.isfinite(apart), apart, np.inf) / self.bound)[:, told].max())
 
     def check(self, title: str, losses: Float[np.ndarray, "models steps"]) -> float:
-        """As `share_used`.
+        """Return `share_used`.
 
         Raises:
-            AnotherTraining: naming the contender, and the step and model from which it parts.
+            AnotherTraining: if it is above 1; names the contender, the step and the model.
         """
         share = self.share_used(losses)
         if share <= 1:
@@ -77,7 +79,10 @@ class Truth:
 def find_truth(
     cfg: TrainConfig, weights: StateDict, frozen: tuple[str, ...] = (), judged: int = JUDGED
 ) -> Truth:
-    """Train the first models of `weights` (model axis first) in float64, and in float32 several times."""
+    """Train the first models of `weights` in float64, and repeatedly in float32.
+
+    Weights have their model axis first.
+    """
     cfg = dataclasses.replace(cfg, eval_every=FIRST_STEPS)
     wide = dataclasses.replace(cfg, model=cfg.model.replace(dtype="float64"))
     rng = np.random.default_rng(0)
@@ -87,7 +92,7 @@ def find_truth(
         mine = {name: array[seed : seed + 1] for name, array in weights.items()}
         as_float64 = {name: array.astype(np.float64) for name, array in mine.items()}
         truth = losses_of(Eager(wide, frozen=frozen), as_float64, batches)
-        near = [{name: moved(array, rng) for name, array in mine.items()} for _ in range(JITTERS)]
+        near = [{name: jitter(array, rng) for name, array in mine.items()} for _ in range(JITTERS)]
         narrow: list[Trainer] = [Eager(cfg, frozen=frozen)]
         if not frozen:
             narrow.append(CompiledEnsemble(cfg, compiled=False))
@@ -105,14 +110,9 @@ def find_truth(
 def losses_of(
     trainer: Trainer, weights: StateDict, batches: np.ndarray
 ) -> Float[np.ndarray, " steps"]:
-    """One run, from weights with a model axis of one."""
+    """The losses of one run, from weights with a model axis of one."""
     trainer.start(weights)
     return trainer.advance(batches)[0].astype(np.float64)
-
-
-def moved(array: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every number replaced by one of its two neighbours."""
-    return np.nextafter(array, array.dtype.type(np.inf) * rng.choice([-1, 1], array.shape))
 
 
 def first_batches(cfg: TrainConfig, seeds: list[int], n_steps: int = FIRST_STEPS) -> np.ndarray:

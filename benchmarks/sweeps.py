@@ -1,4 +1,4 @@
-"""Cost against size: the tutorial's model with one number changed, the rest as it was."""
+"""Cost against size: the tutorial's model with one size changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.contender import Contender
-from benchmarks.entrants import Effort, Entrant, Field, Follow, enter, time_in_turn
+from benchmarks.entrants import Effort, Entrant, Follow, Race, enter, time_in_turn
 from benchmarks.results import Entry, Point
 from revinc import PRESETS, TrainConfig
 from revinc.tasks import ReverseIncrement
@@ -30,7 +30,7 @@ def with_layers(number: int) -> TrainConfig:
 
 
 def with_context(length: int) -> TrainConfig:
-    """Longer sequences of the same task, of two symbols so that all can be listed; the vocabulary stays."""
+    """Longer sequences of the same task, of two symbols so that all can be listed."""
     longer = ReverseIncrement(length=(length - 1) // 2, n_symbols=2)
     task = BASE.task if length == BASE.model.n_ctx else longer
     return dataclasses.replace(BASE, task=task, model=BASE.model.replace(n_ctx=length))
@@ -42,11 +42,11 @@ def with_batch(size: int) -> TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Sweep:
-    """A size, its values, and the recipe at each."""
+    """A size, its values, and the training config at each value."""
 
     title: str
     values: tuple[int, ...]
-    recipe: Callable[[int], TrainConfig]
+    config_at: Callable[[int], TrainConfig]
 
 
 SWEEPS: Mapping[str, Sweep] = {
@@ -63,7 +63,7 @@ def measure_sweep(
     """Every contender at every value, all of them interleaved.
 
     Raises:
-        AnotherTraining: if one does not train as the others.
+        AnotherTraining: if the losses of one are not those of the training.
         WorkerFailed: if one fails that should not.
     """
     begun: list[tuple[int, Entrant | Entry]] = []
@@ -72,9 +72,9 @@ def measure_sweep(
             home = folder / str(value)
             home.mkdir(parents=True)
             widest = max(contender.width for contender in contenders)
-            field = Field(sweep.recipe(value), widest, home, JUDGED)
+            race = Race(sweep.config_at(value), widest, home, JUDGED)
             begun += [
-                (value, enter(stack, contender, field, effort, home / contender.key, follow))
+                (value, enter(stack, contender, race, effort, home / contender.key, follow))
                 for contender in contenders
             ]
         entrants = [one for _, one in begun if isinstance(one, Entrant)]

@@ -1,8 +1,8 @@
-"""Tables of measurements: made once, printed on a terminal and written as Markdown."""
+"""Tables of measurements, for the terminal and for Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -19,7 +19,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as text: the first column names the rows, the others are numbers."""
+    """A table of text: the first column names the rows, the others hold numbers."""
 
     title: str
     headings: Sequence[str]
@@ -56,7 +56,7 @@ def spread(timing: Timing, scale: float = 1.0) -> str:
 
 
 def speed_up(reference: Timing | None, timing: Timing) -> str:
-    """How many times the reference's time, pair by pair: the median, and the range."""
+    """The reference's time over this one, round by round: the median, and the range."""
     if reference is None:
         return NONE
     ratios = reference.ratios_to(timing)
@@ -64,19 +64,19 @@ def speed_up(reference: Timing | None, timing: Timing) -> str:
 
 
 def fastest(entries: Sequence[Entry]) -> Entry | None:
-    """The one whose step of a model takes least, by the median."""
+    """The entry with the least median time per model-step."""
     timed = [entry for entry in entries if entry.seconds]
     return min(timed, key=lambda entry: entry.timing.median, default=None)
 
 
 def references(entries: Sequence[Entry]) -> tuple[Entry | None, Entry | None]:
-    """What others are compared with: the tutorial's loop at its best, and the best of all torch contenders."""
+    """The references: the tutorial's loop at its best, and the best of all torch contenders."""
     loop = fastest([entry for entry in entries if entry.name.startswith("transformer-lens")])
     return loop, fastest([entry for entry in entries if entry.framework == "torch"])
 
 
 def throughput_sheet(entries: Sequence[Entry]) -> Sheet:
-    """A row per contender: cost of a model's step, and the models that are trained per second."""
+    """A row per contender: time per model-step, and models trained per second."""
     loop, best = (entry.timing if entry else None for entry in references(entries))
     rows: list[list[str]] = []
     for entry in entries:
@@ -109,7 +109,7 @@ def throughput_sheet(entries: Sequence[Entry]) -> Sheet:
 
 
 def start_sheet(entries: Sequence[Entry]) -> Sheet:
-    """A row per contender: time to first result, what is done once, memory."""
+    """A row per contender: time to the first result, compilation, memory."""
     rows = [
         [
             f"{entry.title}, {entry.width:,}" if entry.width > 1 else entry.title,
@@ -137,7 +137,7 @@ def start_sheet(entries: Sequence[Entry]) -> Sheet:
 
 
 def sweep_sheet(axis: str, points: Sequence[Point]) -> Sheet:
-    """A row per value: the cost with every contender, and how it compares with the first."""
+    """A row per value: the cost with every contender, and its ratio to the first."""
     first, *others = points[0].entries
     rows = []
     for point in points:
@@ -184,21 +184,10 @@ def timing_sheet(title: str, timings: Sequence[Timing], unit: str, scale: float)
 
 
 def all_sheets(results: Results) -> list[Sheet]:
-    """Of every part that was measured."""
+    """The tables of every part that was measured."""
     sheets = []
     if results.entries:
         sheets += [throughput_sheet(results.entries), start_sheet(results.entries)]
     if results.whole_runs:
         sheets.append(whole_run_sheet(results))
     return sheets + [sweep_sheet(axis, points) for axis, points in results.sweeps.items()]
-
-
-def compared(ours: Timing, others: Iterable[Timing]) -> Iterator[str]:
-    """How much faster the first is than each of the others: the median over rounds, and the range."""
-    for other in others:
-        ratios = other.ratios_to(ours)
-        low, high = ratios.range
-        yield (
-            f"{ours.name} is {ratios.median:,.3g} ({low:,.3g} .. {high:,.3g}) times as fast as "
-            f"{other.name}"
-        )

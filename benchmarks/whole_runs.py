@@ -1,4 +1,4 @@
-"""A whole run: from process start to weights on disk, compilation included."""
+"""Times whole runs, from process start to weights on disk, compilation included."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 
 from benchmarks.interleaving import Timing, interleave
 from benchmarks.registry import installed_transformer_lens, no_fused_engine
-from jax_revinc.engines import ENGINES
+from jax_revinc.engines import PROGRAMS
 from revinc.runs import WEIGHTS
 
 
 def time_whole_runs(
     rounds: int, steps: int, home: Path, follow: Callable[[str], None] | None = None
 ) -> dict[str, Timing]:
-    """Seconds of ``train`` for `steps` steps: JAX by each engine, cold and with its programs compiled, reference.
+    """Seconds of ``train``: JAX with each engine, cold and compiled before, and TransformerLens.
 
     Args:
         rounds: how often each is run.
         steps: of a run.
         home: an empty folder for runs and caches.
-        follow: told which run it is.
+        follow: called with the title of each run.
     """
 
     def jax(engine: str, cold: bool) -> float:
@@ -37,7 +37,7 @@ def time_whole_runs(
 
     contenders: dict[str, Callable[[], float]] = {
         f"JAX, {engine} engine, {state}": partial(jax, engine, cold)
-        for engine in (("xla",) if no_fused_engine() else ENGINES)
+        for engine in (("xla",) if no_fused_engine() else PROGRAMS)
         for state, cold in (("nothing compiled before", True), ("compiled before", False))
     }
     if version := installed_transformer_lens():

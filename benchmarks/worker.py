@@ -1,7 +1,7 @@
-"""A process of its own for every contender, and the pipe on which it is asked to train.
+"""A process for every contender, and the pipe on which it is asked to train.
 
-Alone in its process a contender has its own threads, devices and peak of memory; and because one waits while
-another is asked, they can be timed in turn. A request and its answer are a line of JSON each.
+In its own process a contender has its own threads, devices and peak memory. It waits while another
+is asked, so all can be timed in turn. A request and its answer are a line of JSON each.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any, Self, TextIO
 import numpy as np
 
 from benchmarks.contender import Job, Trainer
+from revinc.batch_schedule import draw_many_batches
 from revinc.dataset import make_dataset
 from revinc.engine import chunk_capacity
-from revinc.schedule import draw_many_batches
 from revinc.weights import read_safetensors
 
 PATIENCE = 10.0
 """Seconds that a process gets to end by itself."""
 
 LAST_LINES = 3
-"""Of what a process said, in the message that it failed."""
+"""Lines of a process' output in the message that it failed."""
 
 
 class WorkerFailed(Exception):
@@ -38,11 +38,11 @@ class WorkerFailed(Exception):
 
 
 class Worker:
-    """The near end of the pipe: a contender in a process that was just started.
+    """The near end of the pipe: starts a process for a contender and sends it requests.
 
     Args:
-        job: what it will train.
-        caches: a folder for what compilers keep; an empty one makes a cold start.
+        job: the training.
+        caches: a folder for the caches of compilers; an empty one makes a cold start.
     """
 
     def __init__(self, job: Job, caches: Path) -> None:
@@ -65,10 +65,10 @@ class Worker:
         )
 
     def ask(self, request: str, **fields: Any) -> dict[str, Any]:
-        """The answer to a request, one that `Session.answer` knows.
+        """Send a request that `Session.answer` knows; return the answer.
 
         Raises:
-            WorkerFailed: with its error, or the last lines that it said before it died.
+            WorkerFailed: with its error, or its last lines of output before it died.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -105,15 +105,15 @@ class Worker:
 
 
 class Session:
-    """The far end: makes the trainer that it is first asked for, and trains."""
+    """The far end: makes a trainer at the first request, and trains."""
 
     def __init__(self) -> None:
         self._drawn = np.zeros((0, 0, 0), np.int32)
 
     def first(self, job: dict[str, Any], n_steps: int, n_losses: int) -> dict[str, Any]:
-        """The losses of the first steps of up to `n_losses` models, and the seconds it took: once, and again.
+        """The first losses of up to `n_losses` models, and the seconds of two such calls.
 
-        The first time includes all that is done once, such as compiling; imports are not counted.
+        The first call includes compilation; imports are not counted.
         """
         self._job = Job.from_dict(job)
         contender = self._job.contender
@@ -139,7 +139,7 @@ class Session:
         }
 
     def run(self, n_steps: int) -> dict[str, Any]:
-        """The seconds of so many more steps."""
+        """The seconds of `n_steps` more steps."""
         batches, capacity = self._batches(n_steps), chunk_capacity(self._job.cfg)
         begin = time.perf_counter()
         for at in range(0, n_steps, capacity):
@@ -147,7 +147,7 @@ class Session:
         return {"seconds": time.perf_counter() - begin}
 
     def memory(self) -> dict[str, Any]:
-        """Peaks so far, in bytes: of the process, and of its accelerator if it has one."""
+        """Peak memory in bytes: of the process, and of its accelerator if it has one."""
         return {"host": peak_host_bytes(), "device": self._trainer.device_bytes()}
 
     def _batches(self, n_steps: int) -> np.ndarray:
@@ -158,7 +158,7 @@ class Session:
         return self._drawn[:, :n_steps]
 
     def answer(self, request: str, **fields: Any) -> dict[str, Any]:
-        """What is asked, or what went wrong."""
+        """The answer to a request, or the error."""
         answers: dict[str, Callable[..., dict[str, Any]]]
         answers = {"first": self.first, "run": self.run, "memory": self.memory}
         try:
@@ -168,7 +168,7 @@ class Session:
 
 
 def peak_host_bytes() -> int:
-    """The most memory that this process held. (On Linux ``getrusage`` counts its parent's too.)"""
+    """The peak memory of this process. (On Linux ``getrusage`` counts that of its parent too.)"""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = (at for at in status.read_text().splitlines() if at.startswith("VmHWM"))
@@ -177,7 +177,7 @@ def peak_host_bytes() -> int:
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer line by line until the requests end."""
+    """Answer each line until the requests end."""
     session = Session()
     for line in requests:
         answers.write(json.dumps(session.answer(**json.loads(line))) + "\n")

@@ -1,4 +1,4 @@
-"""The site of the documentation. `make docs` builds it; every warning is an error."""
+"""Settings of Sphinx, which builds the documentation (`make docs`). Every warning is an error."""
 
 import sys
 from pathlib import Path
@@ -26,7 +26,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 
-# Pages. The notebook brings its results along; nothing is run.
+# Pages. The notebook holds its results; nothing is run.
 nb_execution_mode = "off"
 myst_heading_anchors = 3
 
@@ -42,10 +42,11 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 maximum_signature_line_length = 88
 
-# What is in `backticks` may be a name, then it is a link; a reference written as one must lead somewhere.
+# Text in `backticks` that is a name becomes a link. A written reference must lead somewhere.
 default_role = "py:obj"
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", "Store"),  # `load` makes it
+    ("py:class", "Checksums"),  # `Run.load` reads them
 ]

@@ -1,4 +1,7 @@
-"""Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, provably the same model."""
+"""Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, checked against it."""
+
+import importlib
+from types import ModuleType
 
 from jax_revinc.engines.fused.gradient import fused_value_and_grad
 from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
@@ -22,3 +25,10 @@ __all__ = [
     "numerics",
     "train",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import `jax_revinc.plots` when it is first used: Plotly takes long to import."""
+    if name == "plots":
+        return importlib.import_module("jax_revinc.plots")
+    raise AttributeError(f"module 'jax_revinc' has no attribute {name!r}")

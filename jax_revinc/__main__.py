@@ -1,36 +1,47 @@
-"""``python -m jax_revinc train | inspect | report | population | atlas``: train models, look into them, draw them."""
+"""The command line ``jax-revinc``: train models, inspect them and write pages about them."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, SpinnerColumn
 
 from jax_revinc.analysis.claims import why_none
 from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
-from jax_revinc.analysis.tables import TABLES
+from jax_revinc.analysis.terminal_tables import TABLES
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.engines.choice import add_engine_flag
+from jax_revinc.engines.engine_choice import add_engine_flag
 from jax_revinc.population import load
-from jax_revinc.population.command import add_population_flags
+from jax_revinc.population.command import population_command
 from jax_revinc.report.atlas.page import FOLDER, write_atlas
 from jax_revinc.report.page import write_report
 from jax_revinc.training import Run, train
-from revinc.cli import add_training_flags, config_from_flags, run_command
-from revinc.console import Reporter
+from revinc import TrainConfig
+from revinc.command_errors import add_command, add_task_of, run_command
+from revinc.config_parser import add_run_flags, make_config_parser, parse_config, preset_or_run
 from revinc.dataset import make_dataset
-from revinc.recipe_parser import RecipeParser
+from revinc.flag_values import integer, path
+from revinc.interrupts import run_to_exit
+from revinc.memory_estimate import require_room_to_look_into
+from revinc.progress_output import Reporter
+from revinc.terminal import PlainConsole, PlainFormatter, PlainParser, styled
 from revinc.validation import require_index
 
 
-def train_command(args: argparse.Namespace) -> None:
-    cfg = config_from_flags(args)
+def parse_train(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
+    """Parse the words after ``jax-revinc train`` into a training config and the other flags."""
+    parser = make_config_parser("jax-revinc train")
+    add_run_flags(parser)
+    add_engine_flag(parser)
+    return parse_config(parser, words, preset_or_run)
+
+
+def train_command(words: list[str]) -> None:
+    cfg, args = parse_train(words)
+    require_room_to_look_into(cfg)
     reporter = Reporter()
     run = train(
         cfg,
@@ -47,21 +58,34 @@ def train_command(args: argparse.Namespace) -> None:
 
 
 def report_command(args: argparse.Namespace) -> None:
-    print(f"Page to open: {write_report(Run.load(args.run))}")
+    run, console = Run.load(args.run, args.task), PlainConsole()
+    require_room_to_look_into(run.config)
+    with console.status("Looking into the model ..."):
+        page = write_report(run)
+    console.print(f"Page to open: {page}", soft_wrap=True)
 
 
 def atlas_command(args: argparse.Namespace) -> None:
-    population = load(args.store)
-    console = Console(highlight=False)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("putting the claims to every model", total=len(population))
+    population = load(args.store, args.task)
+    console = PlainConsole()
+    columns = (SpinnerColumn(), *Progress.get_default_columns())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        n_parts = len(population) + 1  # the page is drawn after the last model
+        task = bar.add_task("measuring the claims on every model", total=n_parts)
         page = write_atlas(population, lambda n_models: bar.advance(task, n_models))
     console.print(f"Tables: {page.parent / FOLDER}", soft_wrap=True)
     console.print(f"Page to open: {page}", soft_wrap=True)
 
 
 def inspect_command(args: argparse.Namespace) -> None:
-    run = Run.load(args.run)
+    run, console = Run.load(args.run, args.task), PlainConsole()
+    with console.status("Looking into the model ..."):
+        print_inspection(run, args, console)
+
+
+def print_inspection(run: Run, args: argparse.Namespace, console: PlainConsole) -> None:
     cfg, task, model = run.config.model, run.config.task, run.model(args.step)
     for layer in args.layer or ():
         require_index("layer", layer, cfg.n_layers)
@@ -77,22 +101,25 @@ def inspect_command(args: argparse.Namespace) -> None:
     ]
     tokens = np.array([args.tokens]) if args.tokens else holdout_samples(run, args.sample)
     logits, cache = model.run_with_cache(tokens, names_filter=names)
-    console = Console(highlight=False)
     for i, sequence in enumerate(tokens):
-        console.print(f"\n[bold]{prediction_sentence(task, sequence, np.asarray(logits[i]))}")
+        console.print()
+        console.print(styled(prediction_sentence(task, sequence, np.asarray(logits[i]))))
         for name in names:
             activation = np.asarray(cache[name][i])
             heads = args.head if args.hook or activation.ndim == 3 else None
             console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
-    for layer in () if args.hook or cfg.attn_only else layers:
-        console.print(*weight_tables(model, layer), sep="\n")
-    for table in ([] if why_none(task) else ["claims"]) if args.tables is None else args.tables:
-        console.print(f"\n[bold]{table}")
+    if not args.hook and not cfg.attn_only:
+        for layer in layers:
+            console.print(*weight_tables(model, layer), sep="\n")
+    by_default = [] if why_none(task) else ["claims"]
+    for table in by_default if args.tables is None else args.tables:
+        console.print()
+        console.print(styled(table))
         console.print(*TABLES[table](model, task), sep="\n")
 
 
 def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
-    """The tokens fed for holdout samples, by their number in the split."""
+    """The input tokens [samples, pos] of the holdout sequences with the indices `samples`."""
     dataset = make_dataset(run.config)
     for sample in samples:
         require_index("holdout sample", sample, len(dataset.holdout_rows))
@@ -100,61 +127,80 @@ def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = RecipeParser(prog="jax-revinc", description=__doc__)
+    parser = PlainParser(prog="jax-revinc", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
-    training = commands.add_parser("train", help="train a model and write a run folder")
-    add_training_flags(training)
-    add_engine_flag(training)
-    training.set_defaults(command=train_command)
+    add_command(commands, "train", "train a model and write a run folder", train_command)
 
     inspect = commands.add_parser(
-        "inspect", help="print attention patterns, MLP outputs and weights, and what was learned"
+        "inspect",
+        help="print attention patterns, MLP outputs and weights, and tables of what was learned",
     )
     _add_run(inspect, inspect_command)
-    numbers: dict[str, Any] = {"type": int, "nargs": "+", "metavar": "N"}
+    numbers: dict[str, Any] = {"type": integer, "nargs": "+", "metavar": "N"}
     what = inspect.add_mutually_exclusive_group()
-    what.add_argument("--layer", **numbers, help="layers (default: all)")
+    what.add_argument("--layer", **numbers, help="layers to print (default: all)")
     what.add_argument(
-        "--hook", nargs="+", metavar="NAME", help="these activations instead of the usual ones"
+        "--hook",
+        nargs="+",
+        metavar="NAME",
+        help="activations to print, by hook name (default: attention patterns and MLP outputs)",
     )
-    inspect.add_argument("--head", **numbers, help="heads (default: all)")
+    inspect.add_argument("--head", **numbers, help="heads to print (default: all)")
     of = inspect.add_mutually_exclusive_group()
     of.add_argument(
-        "--sample", **numbers, default=[0], help="holdout samples, counted from 0 (default: 0)"
+        "--sample",
+        **numbers,
+        default=[0],
+        help="holdout sequences to feed, counted from 0 (default: 0)",
     )
-    of.add_argument("--tokens", **numbers, help="token ids to feed instead of a sample")
+    of.add_argument("--tokens", **numbers, help="token ids to feed instead of a holdout sequence")
     inspect.add_argument(
         "--tables",
         nargs="*",
         choices=TABLES,
-        help="what was learned, over the whole task (default: claims, where the task allows any)",
+        help="tables of what was learned over the whole task (default: claims, if it has any)",
     )
-    inspect.add_argument("--step", type=int, metavar="N", help="a snapshot instead of the end")
+    inspect.add_argument(
+        "--step",
+        type=integer,
+        metavar="N",
+        help="inspect the snapshot after N updates (default: the final weights)",
+    )
 
-    population = commands.add_parser("population", help="train many models into a store")
-    add_population_flags(population)
+    add_command(
+        commands, "population", "train a population of models into a folder", population_command
+    )
 
-    atlas = commands.add_parser("atlas", help="write a population's page and tables")
-    atlas.add_argument("store", type=Path, metavar="STORE", help="a population's folder")
+    atlas = commands.add_parser("atlas", help="write the page and the tables of a population")
+    atlas.add_argument("store", type=path, metavar="STORE", help="a population's folder")
+    add_task_of(atlas, "the population")
     atlas.set_defaults(command=atlas_command)
 
-    report = commands.add_parser("report", help="write the run's page anew")
+    report = commands.add_parser("report", help="write the page of a run again")
     _add_run(report, report_command)
     return parser
 
 
 def _add_run(parser: argparse.ArgumentParser, command: object) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
+    parser.add_argument("run", type=path, metavar="RUN", help="a finished run folder")
+    add_task_of(parser, "the run")
     parser.set_defaults(command=command)
 
 
 def main() -> int:
-    logging.basicConfig(format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("jax_revinc").setLevel(logging.INFO)
     enable_compilation_cache()
     return run_command(make_parser())
 
 
+def command_line() -> NoReturn:
+    """The entry point of the command ``jax-revinc``: run `main`, then exit the process."""
+    run_to_exit(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line()

@@ -1,7 +1,8 @@
-"""Taps: how activations are seen and edited without any module holding state.
+"""How activations are read and edited: hook names, the activation cache, and taps.
 
-A tap is a pure function ``(name, activation) -> activation`` threaded through every ``__call__``.
-The identity costs nothing; caching and interventions are taps, so they work under jit, vmap and grad.
+A tap is a pure function ``(name, activation) -> activation`` that every ``__call__`` passes on, so
+no module holds state. The identity tap costs nothing. Caching and interventions are taps, so they
+work under jit, vmap and grad.
 """
 
 from __future__ import annotations
@@ -17,48 +18,51 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from revinc.errors import UserError, near_names
+from revinc.errors import UserError, near_names, shown
 
 Tap = Callable[[str, Array], Array]
 NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
 
 def identity(name: str, activation: Array) -> Array:
-    """The tap that only looks away."""
+    """The identity tap: a function that every activation passes through, and that changes none."""
     return activation
 
 
 def scoped(tap: Tap, prefix: str) -> Tap:
-    """The tap as a submodule sees it: it says ``hook_q``, the tap hears ``prefix.hook_q``."""
+    """A tap (function on activations) for a submodule: it puts `prefix.` before hook names."""
     return lambda name, activation: tap(f"{prefix}.{name}", activation)
 
 
 @cache
-def tapped_if(is_tapped: bool, name: str) -> Callable[[Tap, Array], Array]:
-    """What lets the tap see an activation called `name`, or passes it by."""
-    return (lambda tap, x: tap(name, x)) if is_tapped else (lambda tap, x: x)
+def optional_tap(enabled: bool, name: str) -> Callable[[Tap, Array], Array]:
+    """Make a function ``(tap, x)`` that returns ``tap(name, x)`` if `enabled`, and else `x`."""
+    return (lambda tap, x: tap(name, x)) if enabled else (lambda tap, x: x)
 
 
 @dataclass(frozen=True)
 class HookPoint:
-    """What a hook function is told about where it is."""
+    """A point of the model where an activation can be hooked: its name and its layer."""
 
     name: str
 
     def layer(self) -> int:
-        """The block's index.
+        """The index of the transformer block that the hook belongs to.
 
         Raises:
-            UserError: at a hook outside the blocks.
+            UserError: for a hook outside the blocks.
         """
         parts = self.name.split(".")
         if parts[0] != "blocks":
-            raise UserError(f"hook {self.name} belongs to no layer")
+            raise UserError(
+                f"the hook {self.name} belongs to no layer: only hooks whose names start with "
+                "'blocks.' do"
+            )
         return int(parts[1])
 
 
 class HookFunction(Protocol):
-    """``fn(activation, hook)``: returns the new activation, or None to leave it.
+    """A hook: ``fn(activation, hook)`` returns the new activation, or None to keep the old one.
 
     As in TransformerLens, `hook` is passed by keyword, so the parameter must have that name.
     """
@@ -70,36 +74,49 @@ FwdHooks = Iterable[tuple[NamesFilter, HookFunction]]
 
 
 def select_names(names_filter: NamesFilter, known: Sequence[str]) -> list[str]:
-    """The known hook names that a filter picks: a name, several names, a predicate, or None for all.
+    """The names among `known`, the model's hook names, that `names_filter` picks.
+
+    Args:
+        names_filter: a name, several names, a predicate on names, or None for all.
+        known: the model's hook names.
 
     Raises:
-        UserError: for an unknown name, or a predicate that picks none.
+        UserError: for an unknown name, or a predicate that picks no name.
     """
     if names_filter is None:
         return list(known)
     if callable(names_filter):
         picked = [name for name in known if names_filter(name)]
         if not picked:
-            raise UserError(f"the filter picks none of the {len(known)} hook names")
+            raise UserError(f"names_filter picks none of the model's {len(known)} hook names")
         return picked
     names = [names_filter] if isinstance(names_filter, str) else names_filter
     if not isinstance(names, list | tuple | set) or not all(isinstance(n, str) for n in names):
-        raise UserError(f"name hooks by a string, strings, or a predicate, not {names_filter!r}")
+        raise UserError(
+            "names_filter must be a hook name, a list of names or a function of a name, "
+            f"not {names_filter!r}"
+        )
     for name in names:
         if name not in known:
             full = get_act_name(name)  # shorthands such as "pattern0" are for caches only
             hint = f"; did you mean {full}?" if full in known else near_names(name, known)
-            raise UserError(f"there is no hook {name!r}{hint}")
+            raise UserError(f"the model has no hook {shown(name)}{hint}")
     return list(names)
 
 
 def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
-    """A tap that applies hook functions in the order given, several to a name if need be.
+    """A tap (function on activations) that applies each hook function at its hook names, in order.
+
+    Args:
+        fwd_hooks: pairs of a names filter and a hook function.
+        known: the model's hook names.
 
     Raises:
         UserError: for an unknown name, or (when the model runs) a hook that changes a shape.
     """
     functions: dict[str, list[HookFunction]] = {}
+    if not isinstance(fwd_hooks, Iterable):
+        raise UserError(f"fwd_hooks must be (name, function) pairs in a list, not {fwd_hooks!r}")
     for pair in fwd_hooks:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and callable(pair[1])):
             raise UserError(f"fwd_hooks must be (name, function) pairs in a list, not {pair!r}")
@@ -112,10 +129,10 @@ def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
             edited = function(activation, hook=HookPoint(name))
             if edited is None:
                 continue
-            edited = jnp.asarray(edited, activation.dtype)
+            edited = as_activation(name, edited, activation.dtype)
             if edited.shape != activation.shape:
                 raise UserError(
-                    f"the hook on {name} returned shape {list(edited.shape)} "
+                    f"the hook function on {name} returned an array of shape {list(edited.shape)} "
                     f"instead of {list(activation.shape)}"
                 )
             activation = edited
@@ -124,8 +141,22 @@ def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
     return tap
 
 
+def as_activation(name: str, edited: Any, dtype: Any) -> Array:
+    """The result of a hook function as an array of `dtype`: hooks never change the precision."""
+    try:
+        if jnp.iscomplexobj(edited):
+            raise TypeError
+        return jnp.asarray(edited, dtype)
+    except (TypeError, ValueError):
+        kind = type(edited).__name__
+        raise UserError(
+            f"the hook function on {name} returned a value of type {kind}, not an array of real "
+            "numbers or None"
+        ) from None
+
+
 def recording(inner: Tap, names: Iterable[str], record: dict[str, Array]) -> Tap:
-    """A tap that notes in `record` what `inner` made of the activations called `names`."""
+    """A tap (function on activations) that calls the tap `inner` and stores activations by name."""
     wanted = set(names)
 
     def tap(name: str, activation: Array) -> Array:
@@ -161,10 +192,16 @@ LAYER_TYPE_ALIASES = {
 
 
 def get_act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
-    """The full hook name of a shorthand, as `transformer_lens.utils.get_act_name`.
+    """The full name of a hook from its short name, as `transformer_lens.utils.get_act_name`.
 
-    ``("pattern", 0)`` is ``blocks.0.attn.hook_pattern``; ``"k6"`` is ``("k", 6)``; ``"scale4ln1"`` is
-    ``("scale", 4, "ln1")``; ``"scale"`` alone is the final layer norm's. Full names stay.
+    ``("pattern", 0)`` is ``blocks.0.attn.hook_pattern``; ``"k6"`` is ``("k", 6)``; ``"scale4ln1"``
+    is ``("scale", 4, "ln1")``; ``"scale"`` alone is the final layer norm's. Full names are returned
+    unchanged.
+
+    Args:
+        name: the activation's short name, or its full name.
+        layer: the block's index.
+        layer_type: "attn", "mlp", "ln1", "ln2", or one of `LAYER_TYPE_ALIASES`.
     """
     is_full = "." in name or name.startswith("hook_")
     if is_full and layer is None and layer_type is None:
@@ -186,7 +223,7 @@ def get_act_name(name: str, layer: int | str | None = None, layer_type: str | No
 
 @jax.tree_util.register_pytree_with_keys_class
 class ActivationCache(Mapping[Any, Array]):
-    """Activations by hook name, in execution order. A pytree: jit and vmap may return it.
+    """Activations by hook name, in execution order. It is a pytree, so jit and vmap may return it.
 
     Indexed by full name or by TransformerLens' shorthand: ``cache["pattern", 0]``,
     ``cache["resid_post", -1]``, ``cache["normalized", 1, "ln2"]``.
@@ -197,7 +234,9 @@ class ActivationCache(Mapping[Any, Array]):
         self.n_layers = n_layers
 
     def __getitem__(self, key: str | tuple[Any, ...]) -> Array:
-        name, *rest = (key,) if isinstance(key, str) else key
+        name, *rest = (key if isinstance(key, tuple) else (key,)) or ("",)
+        if not isinstance(name, str):
+            raise KeyError(f"{key!r} is not in the cache: hook names are strings")
         if rest and isinstance(rest[0], int | np.integer) and rest[0] < 0:
             rest[0] += self.n_layers
         full = get_act_name(name, *rest)

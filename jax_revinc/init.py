@@ -1,4 +1,4 @@
-"""Initial weights, as TransformerLens 3.9 draws them: W_* at random, biases zero, norm gains one."""
+"""Initial weights, drawn like TransformerLens 3.9's: random W_*, biases 0, norm gains 1."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import PRNGKeyArray
 
-from revinc import HookedTransformerConfig
+from jax_revinc.numerics import PRNG
+from revinc import HookedTransformerConfig, UserError
 from revinc.weights import parameter_shapes
 
 Shape = tuple[int, ...]
@@ -21,19 +23,48 @@ STANDARD_DEVIATIONS: dict[str, Callable[[int, int], float]] = {
     "xavier": lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)),
     "kaiming": lambda fan_in, fan_out: math.sqrt(2 / fan_in),
 }
-"""For the first word of an ``init_mode``, a weight's deviation by its inputs and outputs, over ``initializer_range``.
+"""By the first word of an ``init_mode``, a weight's standard deviation from its inputs and outputs.
 
+The deviation is in units of ``initializer_range``.
 Xavier: Glorot and Bengio 2010, eq. 16. Kaiming: He et al. 2015, eq. 14, whose factor for a ReLU
 TransformerLens gives every weight.
 """
 
 
-def init_params(cfg: HookedTransformerConfig, key: PRNGKeyArray) -> dict[str, Array]:
-    """Parameters by name: every ``W_*`` from ``cfg.init_mode``, N(0, initializer_range²) by default.
+def make_key(seed: int) -> PRNGKeyArray:
+    """The JAX random key of a seed from 0 to 2**64 - 1.
 
-    All weights are one draw in float32, cut up: one small program to compile, and a float64 model
-    starts from the very numbers of its float32 twin.
+    It is ``jax.random.key(seed)``, which by itself drops the upper half of the seed in float32.
+
+    Raises:
+        UserError: for any other seed.
     """
+    if not 0 <= seed < 2**64:
+        raise UserError(f"a seed must be at least 0 and below 2**64, not {seed}")
+    halves = np.array([seed >> 32, seed % 2**32], np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(halves), impl=PRNG)
+
+
+def init_params(cfg: HookedTransformerConfig, key: PRNGKeyArray) -> dict[str, Array]:
+    """The initial parameters of a model, by TransformerLens names.
+
+    Every ``W_*`` is drawn by ``cfg.init_mode``; by default it is N(0, initializer_range²).
+
+    All weights are cut from one draw in float32. So there is one small program to compile, and a
+    float64 model starts from the same numbers as its float32 twin.
+
+    Args:
+        cfg: the model config.
+        key: from `make_key`.
+
+    Raises:
+        UserError: for a key of another generator, which ``JAX_DEFAULT_PRNG_IMPL`` can cause.
+    """
+    if str(jax.random.key_impl(key)) != PRNG:
+        raise UserError(
+            f"weights are drawn with random keys of type {PRNG}, not {jax.random.key_impl(key)}; "
+            f'pass rngs=nnx.Rngs(jax.random.key(0, impl="{PRNG}"))'
+        )
     shapes = parameter_shapes(cfg)
     mode, _, distribution = cfg.init_mode.partition("_")
     deviation = STANDARD_DEVIATIONS[mode]
@@ -51,13 +82,13 @@ def init_params(cfg: HookedTransformerConfig, key: PRNGKeyArray) -> dict[str, Ar
 
 
 def standard_draw(distribution: str, key: PRNGKeyArray, n: int) -> Array:
-    """`n` numbers of mean 0 and deviation 1, uniformly distributed or (by default) normally."""
+    """`n` random numbers of mean 0 and standard deviation 1, uniform or (by default) normal."""
     if distribution == "uniform":
         return jax.random.uniform(key, (n,), jnp.float32, -math.sqrt(3), math.sqrt(3))
     return jax.random.normal(key, (n,), jnp.float32)
 
 
 def fans(shape: Shape) -> tuple[int, int]:
-    """A weight's inputs and outputs, as TransformerLens counts them: all heads' for [n_heads, in, out]."""
+    """The fan-in and the fan-out of a weight; all heads count as outputs, as in TransformerLens."""
     *heads, fan_in, fan_out = shape
     return fan_in, math.prod(heads) * fan_out

@@ -1,9 +1,9 @@
-"""The transformer: TransformerLens 3.9's semantics, names, hooks and cache."""
+"""The transformer, with TransformerLens 3.9's semantics, names, hooks and cache."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
-from jax_revinc.components.scores import make_soft_cap
 from jax_revinc.hooks import (
     ActivationCache,
     FwdHooks,
@@ -26,14 +26,15 @@ from jax_revinc.hooks import (
     Tap,
     editing,
     identity,
+    optional_tap,
     recording,
     scoped,
     select_names,
-    tapped_if,
 )
-from jax_revinc.init import init_params
+from jax_revinc.init import init_params, make_key
 from jax_revinc.numerics import numerics, with_numerics
 from revinc import HookedTransformerConfig, UserError, weight_processing
+from revinc.validation import require_ints
 from revinc.weights import (
     StateDict,
     check_shapes,
@@ -47,20 +48,27 @@ ReturnType = Literal["logits", "loss", "both"] | None
 
 
 class Output(NamedTuple):
-    """What ``return_type="both"`` returns."""
+    """The logits and the loss of a forward pass with ``return_type="both"``."""
 
     logits: Float[Array, "batch pos d_vocab_out"]
     loss: Float[Array, ""]
 
 
 class HookedTransformer(nnx.Module):
-    """A decoder-only transformer whose activations can all be seen and edited.
+    """A decoder-only transformer whose activations can all be read and edited.
 
-    ``HookedTransformer(cfg, rngs=nnx.Rngs(0))`` draws its weights, ``HookedTransformer(cfg)`` from ``cfg.seed``;
-    ``HookedTransformer(cfg, params=params)`` takes them, as a flat dict by TransformerLens names, and
-    works on traced arrays, so a pure function of a dict of parameters can build one.
+    The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
 
-    The model is itself a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
+    Args:
+        cfg: the model's config.
+        rngs: a generator to draw the weights from, such as ``nnx.Rngs(0)``; by default
+            ``cfg.seed``'s.
+        params: the weights instead, a flat dict by TransformerLens names. They may be traced
+            arrays, so a pure function of a dict of parameters can build a model.
+
+    Raises:
+        UserError: for arguments of other types, params that do not fit the config, both of rngs and
+            params, or neither and no seed.
     """
 
     def __init__(
@@ -70,19 +78,26 @@ class HookedTransformer(nnx.Module):
         rngs: nnx.Rngs | None = None,
         params: Mapping[str, Array | np.ndarray] | None = None,
     ) -> None:
-        if rngs is not None and not isinstance(rngs, nnx.Rngs):
+        if not isinstance(cfg, HookedTransformerConfig):
+            raise UserError(f"cfg must be a HookedTransformerConfig, not {type(cfg).__name__}")
+        if not isinstance(rngs, nnx.Rngs | None):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
-        if rngs is None and params is None and cfg.seed is not None:
-            rngs = nnx.Rngs(cfg.seed)
-        if (rngs is None) == (params is None):
-            raise UserError("give HookedTransformer either rngs or params, or its config a seed")
+        if not isinstance(params, Mapping | None):
+            raise UserError(f"params must be a dict of arrays, not {type(params).__name__}")
         with numerics(cfg):
+            if rngs is None and params is None and cfg.seed is not None:
+                rngs = nnx.Rngs(make_key(cfg.seed))
+            if (rngs is None) == (params is None):
+                raise UserError(
+                    "a HookedTransformer needs weights: give either rngs or params, or neither and "
+                    "a cfg with a seed"
+                )
             drawn = params if rngs is None else init_params(cfg, rngs.params())
             arrays = {name: as_floats(cfg, name, array) for name, array in (drawn or {}).items()}
         check_shapes(cfg, {name: array.shape for name, array in arrays.items()}, "params")
         final_norm = NORMS[final_normalization_type(cfg)]
         self.cfg = cfg
-        self.tokens = tapped_if(cfg.use_hook_tokens, "hook_tokens")
+        self.tap_tokens = optional_tap(cfg.use_hook_tokens, "hook_tokens")
         self.embed = Embed(within(arrays, "embed"))
         self.pos_embed = POS_EMBEDS[cfg.positional_embedding_type](within(arrays, "pos_embed"))
         self.blocks = nnx.List(
@@ -101,14 +116,16 @@ class HookedTransformer(nnx.Module):
         loss_per_token: bool = False,
         tap: Tap = identity,
     ) -> Any:
-        """Logits, next-token loss, both, or None, as TransformerLens' ``forward``.
+        """The forward pass: logits, next-token loss, both or None, as TransformerLens' ``forward``.
 
         Args:
-            tokens: ids [batch, pos], or [pos] for a batch of one. Ids outside the vocabulary raise
-                when they are concrete; under jit they can't be seen: JAX wraps negative ids and clamps others.
-            return_type: "logits" [batch, pos, d_vocab_out]; "loss", the mean cross-entropy in nats of
-                every next token; "both", an `Output`; None runs the blocks for their hooks' sake.
-            loss_per_token: the loss as [batch, pos - 1] instead of its mean.
+            tokens: ids [batch, pos], or [pos] for a batch of one, of any integer type. Concrete ids
+                outside the vocabulary raise. Traced ids can't be checked: JAX counts negative ids
+                from the end, and replaces too large ones by the last id; as targets, too large ids
+                have a loss of NaN.
+            return_type: "logits" [batch, pos, d_vocab_out]; "loss", the mean cross-entropy in nats
+                of every next token; "both", an `Output`; None runs the blocks only for their hooks.
+            loss_per_token: return the loss as [batch, pos - 1] instead of its mean.
             tap: sees, and may replace, every activation.
 
         Raises:
@@ -118,7 +135,7 @@ class HookedTransformer(nnx.Module):
             raise UserError(
                 f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}"
             )
-        tokens_BP = self.tokens(tap, check_tokens(self.cfg, tokens))
+        tokens_BP = self.tap_tokens(tap, check_tokens(self.cfg, tokens))
         embed_BPM = tap("hook_embed", self.embed(tokens_BP))
         resid_BPM, pos_BPM = self.pos_embed(embed_BPM, tap)
         for layer, block in enumerate(self.blocks):
@@ -147,12 +164,13 @@ class HookedTransformer(nnx.Module):
         *,
         fwd_hooks: FwdHooks = (),
     ) -> Any:
-        """The forward pass with hook functions applied. They last for this call.
+        """The forward pass with hook functions applied, for this call only.
 
         Args:
             tokens: as for calling the model.
             fwd_hooks: pairs of a name (or several, or a predicate on names) and a function
-                ``fn(activation, hook)`` that returns the new activation, or None to leave it.
+                ``fn(activation, hook)`` that returns the new activation, or None to keep the old
+                one.
             return_type, loss_per_token: as for calling the model.
 
         Raises:
@@ -171,14 +189,18 @@ class HookedTransformer(nnx.Module):
         fwd_hooks: FwdHooks = (),
         remove_batch_dim: bool = False,
     ) -> tuple[Any, ActivationCache]:
-        """The forward pass, and the activations that `names_filter` picks (all by default).
+        """The forward pass, and a cache of its activations.
 
-        `fwd_hooks` edit as in `run_with_hooks`; the cache holds what they left. With
-        `remove_batch_dim` the activations of a batch of one lose that axis.
+        Args:
+            tokens, return_type, loss_per_token: as for calling the model.
+            names_filter: the activations to cache: a name, several names, a predicate on names, or
+                None for all.
+            fwd_hooks: as in `run_with_hooks`; the cache holds the edited activations.
+            remove_batch_dim: drop the batch axis of the cached activations, of a batch of one.
 
         Raises:
-            UserError: for an unknown hook name, one that `return_type` keeps from being reached, or
-                `remove_batch_dim` on a larger batch.
+            UserError: for an unknown hook name, one that a forward pass of this `return_type` does
+                not reach, or `remove_batch_dim` on a larger batch.
         """
         known = hook_names(self.cfg)
         record: dict[str, Array] = {}
@@ -187,12 +209,27 @@ class HookedTransformer(nnx.Module):
         out = self(tokens, return_type, loss_per_token, tap)
         absent = [name for name in wanted if name not in record]
         if absent and names_filter is not None:
-            raise UserError(f"return_type={return_type} stops before {', '.join(absent)}")
+            raise UserError(
+                f"a forward pass with return_type={return_type} does not compute "
+                f"{', '.join(absent)}; choose another return_type, or do not cache these "
+                "activations"
+            )
         if remove_batch_dim:
             if any(len(activation) != 1 for activation in record.values()):
-                raise UserError("remove_batch_dim needs a batch of one sequence")
+                raise UserError(
+                    "remove_batch_dim needs a batch of one sequence; give one, or leave "
+                    "remove_batch_dim out"
+                )
             record = {name: activation[0] for name, activation in record.items()}
         return out, ActivationCache(record, self.cfg.n_layers)
+
+    def __reduce__(self) -> tuple[Callable[[], HookedTransformer], tuple[()]]:
+        """Copy and pickle a model as its config and its parameters."""
+        return functools.partial(type(self), self.cfg, params=self.state_dict()), ()
+
+    def __deepcopy__(self, memo: Any = None) -> HookedTransformer:
+        make, _ = self.__reduce__()
+        return make()
 
     @property
     def params(self) -> dict[str, Array]:
@@ -205,36 +242,46 @@ class HookedTransformer(nnx.Module):
 
     @with_numerics
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over parameters, cast to ``cfg.dtype``; TransformerLens' buffers are left aside.
+        """Load parameters by TransformerLens names, cast to ``cfg.dtype``; buffers are ignored.
 
         Raises:
-            UserError: listing every missing, unexpected and misshapen entry. Nothing is loaded then.
+            UserError: if an entry is missing, unexpected or of another shape. Nothing is loaded
+                then.
         """
         for name, value in check_state_dict(self.cfg, state_dict).items():
             find_param(self, name)[...] = jnp.asarray(value)
 
     @with_numerics
     def process_weights(self, **steps: bool) -> HookedTransformer:
-        """The same model with other weights, easier to read; see `revinc.weight_processing.process_weights`.
+        """A model that computes the same, with weights that are easier to interpret.
+
+        See `revinc.weight_processing.process_weights`.
 
         Args:
-            steps: `fold_ln`, `center_writing_weights`, `center_unembed`, `fold_value_biases`; all are taken
-                unless they are False, or would change what this model computes.
+            steps: `fold_ln`, `center_writing_weights`, `center_unembed`, `fold_value_biases`. Each
+                is done unless it is False, or would change what this model computes.
         """
         params, cfg = weight_processing.process_weights(self.params, self.cfg, **steps)
         return HookedTransformer(cfg, params=params)
 
 
 def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:
-    """A floating-point parameter as an array of ``cfg.dtype``; anything else is a UserError."""
-    array = jnp.asarray(array)
+    """A parameter as an array of ``cfg.dtype``; it must hold floating-point numbers.
+
+    Raises:
+        UserError: if it is no array of floats.
+    """
+    try:
+        array = jnp.asarray(array)
+    except (TypeError, ValueError):
+        raise UserError(f"the parameter {name} is not an array of numbers") from None
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise UserError(f"parameter {name} holds {array.dtype}, not floats")
+        raise UserError(f"the parameter {name} must hold floats, not {array.dtype}")
     return array.astype(cfg.dtype)
 
 
 def find_param(model: HookedTransformer, name: str) -> nnx.Param[Array]:
-    """The parameter at a dotted path such as ``blocks.0.attn.W_Q``."""
+    """The parameter of a model by its dotted name, such as ``blocks.0.attn.W_Q``."""
     part: Any = model
     for step in name.split("."):
         part = part[int(step)] if step.isdigit() else getattr(part, step)
@@ -260,44 +307,78 @@ def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
 def next_token_loss(
     logits: Float[Array, "batch pos d_vocab_out"], tokens: Int[Array, "batch pos"], per_token: bool
 ) -> Float[Array, ""] | Float[Array, "batch pos-1"]:
-    """Cross-entropy in nats of each next token, as `transformer_lens.utils.lm_cross_entropy_loss`."""
+    """The cross-entropy in nats of the next tokens: of each if `per_token`, else the mean."""
     log_probs = jax.nn.log_softmax(logits[:, :-1], axis=-1)
     losses = -jnp.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
     return losses if per_token else losses.mean()
 
 
 def check_sequences(cfg: HookedTransformerConfig, sequences: Any) -> Int[Array, "batch seq"]:
-    """`check_tokens` of whole sequences, whose last token the model is not fed."""
+    """Check sequences of up to ``n_ctx + 1`` tokens, of which the last is predicted but not fed."""
     return check_tokens(cfg, sequences, cfg.n_ctx + 1)
 
 
 def check_tokens(
     cfg: HookedTransformerConfig, tokens: Any, longest: int | None = None
 ) -> Int[Array, "batch pos"]:
-    """`tokens` as [batch, pos], at most `longest` (n_ctx) of them. Their range is checked where it can be: not on traced values.
+    """Check token ids, and return them as [batch, pos] of JAX's default integer type.
+
+    A shorter integer type could overflow.
+
+    Args:
+        cfg: the model's config.
+        tokens: ids [batch, pos] or [pos]; traced ids are not checked for their range.
+        longest: the most tokens a sequence may have; n_ctx by default.
 
     Raises:
-        UserError: saying what is wrong with them.
+        UserError: for a wrong shape or type, or an id outside the vocabulary.
     """
     if not isinstance(tokens, jax.core.Tracer):
         try:
             tokens = np.asarray(tokens)
-        except ValueError:
-            raise UserError("tokens must be sequences of one length") from None
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise UserError(f"tokens must be integers, not {tokens.dtype}")
+        except (TypeError, ValueError):
+            raise UserError(
+                "tokens must be an array of token ids, or a list of sequences of equal length"
+            ) from None
     if tokens.ndim == 1:
         tokens = tokens[None]
-    if tokens.ndim != 2:
-        raise UserError(f"tokens must have shape [batch, pos], not {list(tokens.shape)}")
+    if tokens.ndim != 2 or not tokens.size:
+        kind = "" if tokens.size else ", and not be empty"
+        raise UserError(f"tokens must have shape [batch, pos]{kind}, not {list(tokens.shape)}")
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise UserError(f"tokens must be integers, not {tokens.dtype}")
     if tokens.shape[1] > (longest or cfg.n_ctx):
-        raise UserError(f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}")
+        raise UserError(
+            f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}, the model's "
+            "context"
+        )
     check_range(tokens, cfg.d_vocab, "d_vocab")
-    return jnp.asarray(tokens)
+    return jnp.asarray(tokens) if tokens.dtype == np.int32 else jnp.asarray(tokens).astype(int)
+
+
+def check_predicted(predicted: Any, length: int) -> tuple[int, ...]:
+    """Check the positions whose tokens a model predicts in sequences of `length`, and return them.
+
+    Raises:
+        UserError: if there are none, or one is the first or after the last.
+    """
+    positions = require_ints("predicted", predicted)
+    if not positions or not all(1 <= position < length for position in positions):
+        raise UserError(
+            f"predicted must hold the positions of the tokens to predict, at least one and each in "
+            f"1..{length - 1}, not {positions}"
+        )
+    return positions
+
+
+def require_array(what: str, value: Any) -> None:
+    """Raise a UserError unless `value` is a JAX or numpy array."""
+    if not isinstance(value, Array | np.ndarray):
+        raise UserError(f"{what} must be an array, not {type(value).__name__}")
 
 
 def check_range(tokens: Any, size: int, field: str) -> None:
-    """Raise a UserError unless all ids lie in ``0..size-1``. Traced ids can't be seen, and pass."""
+    """Raise a UserError unless all token ids lie in ``0..size-1``. Traced ids pass unchecked."""
     if isinstance(tokens, jax.core.Tracer) or not tokens.size:
         return
     low, high = int(tokens.min()), int(tokens.max())

@@ -1,40 +1,84 @@
-"""float64 and matmul precision as a property of the config, never of a global flag."""
+"""Fix the JAX settings that can change the result of a computation, such as its precision."""
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import ParamSpec, TypeVar
 
 import jax
 
-from revinc import HookedTransformerConfig
+from revinc import HookedTransformerConfig, UserError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+PRNG = "threefry2x32"
+"""The name of the generator of all random numbers."""
+
 
 @contextmanager
 def numerics(cfg: HookedTransformerConfig) -> Iterator[None]:
-    """Within it JAX computes as `cfg` says: float64 if it asks for it, else float32.
+    """A context in which JAX computes in the precision of `cfg`.
 
-    Products are of full precision (a GPU would take TF32), unless ``jax_default_matmul_precision`` is set.
+    All other settings that decide bits, or whether a program runs, are JAX's defaults, whatever
+    ``jax.config`` or the environment say: random numbers, promotion, compilation. Checks for NaN
+    and infinity are off, because masked scores are -inf. Products have full precision (a GPU would
+    use TF32), unless ``jax_default_matmul_precision`` is set. The settings hold for this thread.
 
-    Wrap your own ``jax.jit`` calls on a float64 model in it; the model's methods do it themselves.
+    Wrap your own ``jax.jit`` calls on a float64 model in it; the model's methods do so themselves.
+
+    Args:
+        cfg: the model config.
     """
-    wide = jax.enable_x64(True) if cfg.dtype == "float64" else nullcontext()
+    with computing_in(cfg.dtype):
+        yield
+
+
+@contextmanager
+def computing_in(dtype: str) -> Iterator[None]:
+    """A context in which JAX computes in the precision `dtype`, with fixed numerical settings.
+
+    The settings are those that `numerics` describes.
+
+    Args:
+        dtype: "float32" or "float64".
+    """
     asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    with wide, jax.default_matmul_precision(asked or "highest"):
+    with ExitStack() as settings:
+        for setting in (
+            jax.enable_x64(dtype == "float64"),
+            jax.default_matmul_precision(asked or "highest"),
+            jax.default_prng_impl(PRNG),
+            jax.threefry_partitionable(True),
+            jax.numpy_dtype_promotion("standard"),
+            jax.numpy_rank_promotion("allow"),
+            jax.disable_jit(False),
+            jax.debug_nans(False),
+            jax.debug_infs(False),
+            jax.transfer_guard("allow"),
+        ):
+            settings.enter_context(setting)
         yield
 
 
 def with_numerics(method: Callable[P, R]) -> Callable[P, R]:
-    """Runs a method of an object that has a ``cfg`` within `numerics`."""
+    """A decorator that runs a function of a model in the precision of that model.
+
+    Args:
+        method: a function whose first argument is a `HookedTransformer`.
+    """
+    first = next(iter(inspect.signature(method).parameters))
 
     @functools.wraps(method)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        with numerics(args[0].cfg):  # type: ignore[attr-defined]
+        model = args[0] if args else kwargs.get(first)
+        cfg = getattr(model, "cfg", None)
+        if not isinstance(cfg, HookedTransformerConfig):
+            raise UserError(f"{first} must be a HookedTransformer, not {type(model).__name__}")
+        with numerics(cfg):
             return method(*args, **kwargs)
 
     return wrapped

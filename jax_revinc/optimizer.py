@@ -1,4 +1,8 @@
-"""The optimizer. What a sweep varies is traced, so that another rate needs no other program."""
+"""Optax optimizers from a training config.
+
+An optimizer has two parts: an `OptimizerSpec`, which is compiled in, and `Hyperparameters`, which
+are traced, so that the models of a population share one program.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ from jaxtyping import Array, Float
 from revinc import TrainConfig
 from revinc.weights import without_effect
 
-Rate = Float[Array, ""] | float
+Scalar = Float[Array, ""] | float
 
 
 class Schedule(NamedTuple):
-    """How the learning rate runs: see `TrainConfig.learning_rate`. `decay_steps` is None if it stays."""
+    """A schedule of the learning rate: its name, and how many updates warmup and decay take.
+
+    Attributes:
+        name: one of `SCHEDULES`.
+        warmup_steps: updates over which the rate first rises.
+        decay_steps: updates over which it then falls; None if it is constant.
+    """
 
     name: str
     warmup_steps: int
@@ -26,8 +36,21 @@ class Schedule(NamedTuple):
 CONSTANT = Schedule("constant", warmup_steps=0, decay_steps=None)
 
 
-class Fixed(NamedTuple):
-    """What is compiled in: Python floats, for ``1 - b2`` would lose five digits in float32."""
+class OptimizerSpec(NamedTuple):
+    """The constants of an optimizer, which are compiled into its programs.
+
+    They are Python floats: in float32 ``1 - b2`` would lose five digits.
+
+    Attributes:
+        optimizer: one of `OPTIMIZERS`.
+        b1: the decay of the first moment.
+        b2: the decay of the second moment.
+        eps: added to the square root of the second moment.
+        momentum: the share of the last update that SGD keeps.
+        clip_grad_norm: the norm above which gradients are scaled down, if any.
+        schedule: the course of the learning rate.
+        without_effect: the parameters that no output depends on, which are not updated.
+    """
 
     optimizer: str
     b1: float
@@ -39,80 +62,105 @@ class Fixed(NamedTuple):
     without_effect: frozenset[str]
 
 
-class Rates(NamedTuple):
-    """What is traced: arrays, scalars or with an axis to map over."""
+class Hyperparameters(NamedTuple):
+    """The numbers of an optimizer that JAX traces, so that other values need no new compilation.
 
-    lr: Rate
-    weight_decay: Rate
+    Each is a scalar, or an array with an axis of models to map over.
+    """
+
+    lr: Scalar
+    weight_decay: Scalar
+    lr_end: Scalar
 
 
-def optimizer_numbers(cfg: TrainConfig) -> tuple[Fixed, Rates]:
-    """The optimizer's numbers in a config."""
-    decay_steps = None if cfg.lr_schedule == "constant" else cfg.steps - cfg.warmup_steps
-    fixed = Fixed(
-        cfg.optimizer,
-        cfg.b1,
-        cfg.b2,
-        cfg.adam_eps,
-        cfg.momentum,
-        cfg.clip_grad_norm,
-        Schedule(cfg.lr_schedule, cfg.warmup_steps, decay_steps),
-        without_effect(cfg.model),
+def optimizer_settings(cfg: TrainConfig) -> tuple[OptimizerSpec, Hyperparameters]:
+    """A config's optimizer settings: constants to compile in, and numbers that JAX traces."""
+    spec = OptimizerSpec(
+        optimizer=cfg.optimizer,
+        b1=cfg.b1,
+        b2=cfg.b2,
+        eps=cfg.adam_eps,
+        momentum=cfg.momentum,
+        clip_grad_norm=cfg.clip_grad_norm,
+        schedule=Schedule(
+            name=cfg.lr_schedule,
+            warmup_steps=cfg.warmup_steps,
+            decay_steps=None if cfg.lr_schedule == "constant" else cfg.steps - cfg.warmup_steps,
+        ),
+        without_effect=without_effect(cfg.model),
     )
-    return fixed, Rates(cfg.lr, cfg.weight_decay)
+    return spec, Hyperparameters(*(getattr(cfg, name) for name in Hyperparameters._fields))
 
 
-Constructor = Callable[[Rate | optax.Schedule, Rate, Fixed], optax.GradientTransformation]
+Constructor = Callable[
+    [OptimizerSpec, Scalar | optax.Schedule, Scalar], optax.GradientTransformation
+]
 
 OPTIMIZERS: dict[str, Constructor] = {
-    "adamw": lambda lr, wd, x: optax.adamw(lr, x.b1, x.b2, x.eps, weight_decay=wd),
-    "nadamw": lambda lr, wd, x: optax.nadamw(lr, x.b1, x.b2, x.eps, weight_decay=wd),
-    "lion": lambda lr, wd, x: optax.lion(lr, x.b1, x.b2, weight_decay=wd),
-    "adam": lambda lr, _, x: optax.adam(lr, x.b1, x.b2, x.eps),
-    "rmsprop": lambda lr, _, x: optax.rmsprop(lr, x.b2, x.eps, eps_in_sqrt=False),
-    "sgd": lambda lr, _, x: optax.sgd(lr, x.momentum or None),
+    "adamw": lambda spec, lr, wd: optax.adamw(lr, spec.b1, spec.b2, spec.eps, weight_decay=wd),
+    "nadamw": lambda spec, lr, wd: optax.nadamw(lr, spec.b1, spec.b2, spec.eps, weight_decay=wd),
+    "lion": lambda spec, lr, wd: optax.lion(lr, spec.b1, spec.b2, weight_decay=wd),
+    "adam": lambda spec, lr, _: optax.adam(lr, spec.b1, spec.b2, spec.eps),
+    "rmsprop": lambda spec, lr, _: optax.rmsprop(lr, spec.b2, spec.eps, eps_in_sqrt=False),
+    "sgd": lambda spec, lr, _: optax.sgd(lr, spec.momentum or None),
 }
-"""Each of `revinc.optimization.OPTIMIZERS`. RMSprop's epsilon is outside its root, as in torch."""
+"""The optimizers of `revinc.optimizer_fields`, from constants, learning rate and weight decay.
+
+RMSprop's epsilon is outside its root, as in torch.
+"""
 
 
-def make_optimizer(fixed: Fixed, rates: Rates) -> optax.GradientTransformation:
-    """The recipe's optimizer of a dict of parameters; its numbers are torch's of that name, where torch has it.
+def make_optimizer(
+    spec: OptimizerSpec, hyperparameters: Hyperparameters
+) -> optax.GradientTransformation:
+    """An Optax optimizer; it updates as torch's optimizer of the same name, if torch has one.
 
-    Weight decay is decoupled (Loshchilov and Hutter 2019) and on every parameter, but for those without effect,
-    which torch leaves as they are. With a schedule it follows the learning rate, as it does with torch's schedulers.
+    Weight decay is decoupled (Loshchilov and Hutter 2019) and applies to every parameter, except
+    those without effect, which torch does not update. With a schedule it follows the learning rate,
+    as with torch's schedulers.
+
+    Args:
+        spec: the optimizer's constants.
+        hyperparameters: its traced numbers, scalars.
     """
-    lr = scheduled(rates.lr, fixed.schedule)
-    parts = [OPTIMIZERS[fixed.optimizer](lr, rates.weight_decay, fixed)]
-    if fixed.clip_grad_norm is not None:
-        parts = [optax.clip_by_global_norm(fixed.clip_grad_norm), *parts]
-    if fixed.without_effect:
-        parts = [*parts, optax.masked(optax.set_to_zero(), partial(among, fixed.without_effect))]
+    lr = scheduled(hyperparameters.lr, hyperparameters.lr_end, spec.schedule)
+    parts = [OPTIMIZERS[spec.optimizer](spec, lr, hyperparameters.weight_decay)]
+    if spec.clip_grad_norm is not None:
+        parts = [optax.clip_by_global_norm(spec.clip_grad_norm), *parts]
+    if spec.without_effect:
+        parts = [*parts, optax.masked(optax.set_to_zero(), partial(among, spec.without_effect))]
     return optax.chain(*parts)
 
 
 def among(chosen: frozenset[str], params: Mapping[str, object]) -> dict[str, bool]:
-    """A mask of parameters: those that are chosen."""
+    """A mask of parameters by name: True for the chosen names, False for others."""
     return {name: name in chosen for name in params}
 
 
-def linear(begin: Rate, end: Rate, n_steps: int) -> optax.Schedule:
-    """optax's, given a float: a count divided by an integer is a float32, even where float64 is on."""
-    return optax.linear_schedule(begin, end, float(n_steps))
+def linear(begin: Scalar, end: Scalar, n_steps: int) -> optax.Schedule:
+    """Optax' linear schedule, computed in the type of `begin` and `end`, not in float32."""
+    return optax.linear_schedule(begin, end, float(n_steps))  # an integer would give float32
 
 
-SCHEDULES: dict[str, Callable[[Rate, Any], optax.Schedule]] = {
-    "constant": lambda lr, _: optax.constant_schedule(lr),
-    "cosine": optax.cosine_decay_schedule,
-    "linear": lambda lr, decay_steps: linear(lr, 0.0, decay_steps),
+def cosine(begin: Scalar, end: Scalar, n_steps: int) -> optax.Schedule:
+    """A cosine decay from `begin` to `end`; unlike in Optax' own, `begin` may be 0."""
+    decay = optax.cosine_decay_schedule(begin - end, n_steps)
+    return lambda count: decay(count) + end
+
+
+SCHEDULES: dict[str, Callable[[Scalar, Scalar, Any], optax.Schedule]] = {
+    "constant": lambda lr, _end, _steps: optax.constant_schedule(lr),
+    "cosine": cosine,
+    "linear": linear,
 }
-"""Each of `revinc.optimization.LR_SCHEDULES`."""
+"""The schedules of `revinc.optimizer_fields.LR_SCHEDULES`: from both rates and decay steps."""
 
 
-def scheduled(lr: Rate, schedule: Schedule) -> Rate | optax.Schedule:
-    """What optax takes as a learning rate: a number, or a function of the updates so far."""
+def scheduled(lr: Scalar, lr_end: Scalar, schedule: Schedule) -> Scalar | optax.Schedule:
+    """The learning rate for Optax: a number, or a function of the number of updates."""
     if schedule == CONSTANT:
         return lr
-    after_warmup = SCHEDULES[schedule.name](lr, schedule.decay_steps)
+    after_warmup = SCHEDULES[schedule.name](lr, lr_end, schedule.decay_steps)
     if not schedule.warmup_steps:
         return after_warmup
     warmup = linear(0.0, lr, schedule.warmup_steps)

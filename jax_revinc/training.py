@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from jax_revinc.engines import ENGINES
-from jax_revinc.engines.choice import choose_engine
-from jax_revinc.init import init_params
+from jax_revinc.engines import JaxEngine
+from jax_revinc.engines.device import device_memory
+from jax_revinc.engines.engine_choice import choose_engine
+from jax_revinc.init import init_params, make_key
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import numerics
-from revinc import TrainConfig, runs
-from revinc.console import Reporter
+from revinc import TrainConfig, UserError, runs
+from revinc.dataset import make_dataset
 from revinc.engine import Engine
-from revinc.run_writer import check_request
-from revinc.tracking import find_sink
+from revinc.errors import shown
+from revinc.memory_estimate import require_room_to_train
+from revinc.progress_output import Reporter
+from revinc.run_request import RunRequest, make_request
 from revinc.trainer import run_training
 from revinc.weights import StateDict, parameter_shapes
 
 
 class Run(runs.Run):
-    """A run folder whose weights open as a `HookedTransformer`."""
+    """The folder of one training run, whose weights can be opened as a `HookedTransformer`."""
 
     def model(self, step: int | None = None) -> HookedTransformer:
-        """The trained model, or the model after `step` updates if that snapshot was kept."""
+        """The trained model, or the model after `step` updates, from the snapshot of that step."""
         return HookedTransformer(self.config.model, params=self.state_dict(step))
 
 
@@ -41,48 +45,48 @@ def train(
     reporter: Reporter | None = None,
     log: Sequence[str] = (),
 ) -> Run:
-    """Train `cfg` and write the run folder `out`.
+    """Train a model from the config `cfg`, and write the run folder `out`.
 
     Args:
-        resume: go on with the run in `out` if there is one; on a CPU its end is bit for bit that
-            of an uninterrupted run on the same machine.
+        cfg: the training config.
+        out: the run folder.
+        resume: go on with the run in `out` if there is one; on a CPU it ends bit for bit like an
+            uninterrupted run on the same machine.
         overwrite: replace the run in `out`.
         init: initial weights, instead of drawing them from ``cfg.init_seed``.
-        engine: what executes the run: ``xla``, ``fused``, ``auto`` (see `jax_revinc.engines.choice.choose_engine`), or an
+        engine: ``xla``, ``fused``, ``auto`` (see `jax_revinc.engines.engine_choice.choose_engine`), or an
             engine of your own.
         reporter: where progress is shown; silent by default.
-        log: where metrics go as well, "tensorboard" or "wandb", which need the extra ``tracking``.
+        log: where metrics are logged as well: "tensorboard" or "wandb", which need the extra
+            ``tracking``.
 
     Raises:
         UserError: if `out`, `log` or `engine` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
-    out, reporter = Path(out), reporter or Reporter(quiet=True)
-    check_request(out, resume, overwrite)
-    for name in log:
-        find_sink(name)
-    if isinstance(engine, str):  # only now, for one may have to be built
-        begun = Run.load(out).engine["name"] if resume and (out / runs.CONFIG).exists() else None
+    if not isinstance(engine, str) and not hasattr(engine, "advance"):
+        raise UserError(f"engine must be an engine's name or an Engine object, not {shown(engine)}")
+    request = make_request(cfg, out, init=init, resume=resume, overwrite=overwrite, log=log)
+    require_room_to_train(cfg, available=device_memory())
+    reporter, data = reporter or Reporter(quiet=True), make_dataset(cfg)
+    if isinstance(engine, str):
         with reporter.busy("Getting the engine ready ..."):
-            choice = choose_engine(engine, cfg, resumed=begun)
+            choice = choose_engine(engine, cfg, resumed=begun_by(request))
             reporter.say(choice.sentence)
-            engine = ENGINES[choice.name](cfg)
-    run_training(
-        cfg,
-        engine,
-        lambda: draw_weights(cfg),
-        out,
-        init,
-        resume,
-        overwrite,
-        reporter,
-        log,
-    )
-    return Run.load(out)
+            if choice.engine_name == "xla":
+                require_room_to_train(cfg, activations=True, available=device_memory())
+            engine = JaxEngine(cfg, choice.programs, data)
+    run_training(request, engine, data, partial(draw_weights, cfg), reporter)
+    return Run.load(request.out)
+
+
+def begun_by(request: RunRequest) -> str | None:
+    """The name of the engine that trained the run so far, if it is resumed; None for a new run."""
+    return runs.Run.load(request.out).engine["name"] if request.resumes else None
 
 
 def draw_weights(cfg: TrainConfig) -> StateDict:
-    """The initial weights of a run, from its `init_seed`."""
+    """The initial weights of a model, drawn from the seed `init_seed` of its config."""
     with numerics(cfg.model):
-        params = jax.jit(init_params, static_argnums=0)(cfg.model, jax.random.key(cfg.init_seed))
+        params = jax.jit(init_params, static_argnums=0)(cfg.model, make_key(cfg.init_seed))
     return {name: np.asarray(params[name]) for name in parameter_shapes(cfg.model)}

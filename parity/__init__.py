@@ -1,4 +1,4 @@
-"""The bridge and the judge: the only package that sees both frameworks."""
+"""Compares JAX models with TransformerLens models (the parity check), and converts both ways."""
 
 from parity.bridge import from_torch, to_torch
 from parity.check import assert_parity, check, compare

@@ -1,23 +1,23 @@
-"""``python -m parity check [RUN]``: is the model in a run folder the one that TransformerLens runs?"""
+"""``python -m parity check [RUN]``: compare a run's model and its training with TransformerLens."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from jax_revinc import Run
-from parity.check import OURS, check
+from parity.check import ENGINES, check
 from parity.levels import TITLES
 from parity.page import write_page
 from revinc import PRESETS, UserError
-from revinc.cli import run_command
+from revinc.command_errors import add_task_of, run_command
+from revinc.config_parser import DEFAULT_PRESET
+from revinc.flag_values import folder, path
+from revinc.interrupts import run_to_exit
 from revinc.model_config import DTYPES
-from revinc.recipe_parser import DEFAULT_PRESET
-from torch_reference.installed import MODULES, VERSION, WORLD
+from revinc.terminal import PlainConsole, PlainParser
+from torch_reference.installed_transformer_lens import MODULES, VERSION, WORLD
 
 JSON = "parity.json"
 PAGE = "parity.html"
@@ -27,10 +27,15 @@ def check_command(args: argparse.Namespace) -> int:
     if args.against not in (None, WORLD):
         raise UserError(
             f"TransformerLens {VERSION} is installed here, not {args.against}; the two can't be "
-            "installed together, and the README says how to get an environment of each"
+            "installed together; docs/check_parity.md says how to get an environment of each"
         )
-    subject = PRESETS[DEFAULT_PRESET] if args.run is None else Run.load(args.run)
-    console = Console(highlight=False)
+    if args.task is not None and args.run is None:
+        raise UserError(
+            "--task says where to find the task of a run, but no run folder is given; add the run "
+            "folder, or leave --task out"
+        )
+    subject = PRESETS[DEFAULT_PRESET] if args.run is None else Run.load(args.run, args.task)
+    console = PlainConsole()
 
     def follow(levels: Sequence[str]) -> Iterator[str]:
         with console.status("comparing") as status:
@@ -50,43 +55,51 @@ def check_command(args: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="parity", description=__doc__)
+    parser = PlainParser(prog="parity", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    checking = commands.add_parser("check", help="compare a run's model across the frameworks")
+    checking = commands.add_parser(
+        "check", help="compare a run's model and its training with TransformerLens"
+    )
     checking.add_argument(
         "run",
-        type=Path,
+        type=path,
         nargs="?",
         metavar="RUN",
         help=f"a finished run folder (default: a fresh model of the {DEFAULT_PRESET} preset)",
     )
+    add_task_of(checking, "the run")
     checking.add_argument(
-        "--against", choices=MODULES, help="the TransformerLens that must be installed"
+        "--against", choices=MODULES, help="the version of TransformerLens that must be installed"
     )
     checking.add_argument(
-        "--dtype", nargs="+", choices=DTYPES, default=["float64", "float32"], help="default: both"
+        "--dtype",
+        nargs="+",
+        choices=DTYPES,
+        default=["float64", "float32"],
+        help="precisions to compare in (default: both)",
     )
     checking.add_argument(
         "--engine",
-        choices=OURS,
+        choices=ENGINES,
         default="xla",
-        help="what computes our losses, gradients and training (default: xla)",
+        help="engine that computes the losses, gradients and training in JAX (default: xla)",
     )
     checking.add_argument(
         "--levels",
         nargs="+",
         choices=TITLES,
-        help="default: all; L7 only for a recipe whose torch population is stored: the tutorial's",
+        help="levels of the check (default: all that apply to the run); "
+        + "; ".join(f"{name}: {title}" for name, title in TITLES.items()),
     )
     checking.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         metavar="FOLDER",
-        help=f"where {JSON} and {PAGE} go (default: RUN, or the current folder)",
+        help=f"where to write {JSON} and {PAGE} (default: RUN, or the current folder)",
     )
     checking.set_defaults(command=check_command)
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(make_parser()))
+    run_to_exit(lambda: run_command(make_parser()))

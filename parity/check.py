@@ -1,40 +1,37 @@
-"""Running the judge: on two models, and on a whole run with its training."""
+"""The parity check: compares models in JAX, and their training, with TransformerLens."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError
-from jax_revinc.engines import FusedEngine, XlaEngine
-from jax_revinc.engines.fused.compiler import CannotBuild
-from jax_revinc.engines.fused.errors import NotFusible
+from jax_revinc.engines import make_engine
+from jax_revinc.engines.fused.errors import CannotBuild, NotFusible
 from jax_revinc.engines.xla import Gradient
-from jax_revinc.model import check_range, check_tokens
 from jax_revinc.training import draw_weights
-from parity.bridge import to_torch
-from parity.free_running import check_free_running
+from parity.bridge import require_no_hooks, require_ours, require_theirs, to_torch
+from parity.free_running_level import check_free_running
 from parity.fused_side import FusedSide, gradient_by_fusing
+from parity.inputs import Inputs, make_inputs, require_inputs_fit
 from parity.jax_side import JaxSide
 from parity.levels import TITLES, Level
-from parity.model_levels import check_level, check_names
-from parity.pair import Pair
-from parity.population import check_population, is_stored
-from parity.question import Question
+from parity.model_levels import check_level, check_names, places_not_finite
+from parity.model_pair import Pair
+from parity.population_level import check_population, is_stored
 from parity.report import Report
 from parity.training_levels import Step, check_every_step, check_optimizer, fused_step, jax_step
 from revinc.engine import Engine
 from revinc.model_config import DTYPES
 from revinc.provenance import installed_versions
-from revinc.tasks import predicted_positions
+from revinc.tasks import eval_positions
 from revinc.validation import require_choice
-from torch_reference.installed import VERSION
+from torch_reference.installed_transformer_lens import VERSION
 from torch_reference.optimizer import COUNTERPARTS
 
 OF_MODELS = ("L0", "L1", "L2", "L3")
-"""The levels that need two models and tokens; the others need a recipe to train by."""
+"""The levels that need two models and tokens; the others need a training config."""
 
 
 def compare(
@@ -46,11 +43,11 @@ def compare(
     dtypes: Sequence[str] = DTYPES,
     predicted: Sequence[int] | None = None,
 ) -> Report:
-    """Whether two models are the same, by their names, activations, gradients and reactions to edits.
+    """Compare a JAX model with a TransformerLens one: names, activations, gradients, interventions.
 
     Args:
-        jax_model: ours.
-        torch_model: the installed TransformerLens' own.
+        jax_model: the model in JAX.
+        torch_model: a model of the installed TransformerLens.
         tokens: ids [batch, seq] of whole sequences: the models are fed all but the last token, and
             their loss is of predicting the next one.
         levels: any of "L0" to "L3".
@@ -58,38 +55,36 @@ def compare(
         predicted: positions in a sequence whose token's loss counts; all but the first by default.
 
     Raises:
-        UserError: for an unknown level or precision, or tokens that the model can't be fed.
+        UserError: for an unknown level or precision, an argument that is no model, or tokens that a
+            model can't be fed.
     """
     require_among("levels", levels, OF_MODELS)
     require_among("dtypes", dtypes, DTYPES)
-    pair = Pair(jax_model, torch_model, make_question(jax_model, tokens, predicted))
+    require_ours("jax_model", jax_model)
+    require_theirs("torch_model", torch_model)
+    require_no_hooks("torch_model", torch_model)
+    inputs = make_inputs(tokens, predicted)
+    require_inputs_fit(inputs, jax_model.cfg)
+    require_inputs_fit(inputs, torch_model.cfg)
+    pair = Pair(jax_model, torch_model, inputs)
     names = check_names(pair)
-    if not names.passed:
-        names.remarks.append("what has other names or shapes can't be compared any further")
-        levels = ()
-    found = [level for name in levels for level in model_level(name, pair, dtypes)]
-    return make_report("two models", found or [names], {"model": jax_model.cfg.to_dict()})
+    if names.passed:
+        found = [level for name in levels for level in model_level(name, pair, dtypes)]
+    else:
+        found = [no_further(names)]
+    return make_report("two models", found, {"model": jax_model.cfg.to_dict()})
 
 
-def make_question(
-    model: HookedTransformer, tokens: Any, predicted: Sequence[int] | None
-) -> Question:
-    """The question that `compare` describes; a UserError if `model` can't be asked it."""
-    tokens = np.array(tokens)
-    if tokens.ndim != 2 or tokens.shape[1] < 2:
-        raise UserError(f"tokens must have shape [batch, seq], seq at least 2, not {tokens.shape}")
-    check_tokens(model.cfg, tokens[:, :-1])
-    check_range(tokens, model.cfg.d_vocab_out, "d_vocab_out")
-    counted = tuple(range(1, tokens.shape[1]) if predicted is None else predicted)
-    if not counted or not all(1 <= position < tokens.shape[1] for position in counted):
-        raise UserError(f"predicted must be positions in 1..{tokens.shape[1] - 1}, not {counted}")
-    return Question(tokens, counted)
+def no_further(names: Level) -> Level:
+    """Add a remark to the failed result of parity level L0: no other level is checked."""
+    names.remarks.append("models that fail here are not compared any further")
+    return names
 
 
 def assert_parity(
     jax_model: HookedTransformer, torch_model: Any, tokens: Any, **options: Any
 ) -> None:
-    """The one line for a test: `compare`, and an error that shows what differs.
+    """Raise an AssertionError if a JAX and a TransformerLens model differ; its text shows where.
 
     Raises:
         AssertionError: if a level fails; its message is the failed levels' tables.
@@ -107,52 +102,61 @@ def check(
     follow: Callable[[Sequence[str]], Iterable[str]] = iter,
     engine: str = "xla",
 ) -> Report:
-    """The judge's verdict on a run: its final model, and its recipe's training; a recipe: its fresh model.
+    """Compare the model of a run or of a config, and its training in JAX, with TransformerLens.
 
     Args:
-        subject: a finished run, or a recipe.
-        levels: any of "L0" to "L7"; by default all, L7 if a population of the recipe is stored.
-        dtypes: precisions, for the levels that know both; the others say which is theirs.
-        follow: is given the levels and yields them in turn, so that it can show progress.
-        engine: what computes our side: of `OURS`.
+        subject: a finished run, or a training config.
+        levels: any of "L0" to "L7"; by default all, with L7 only if torch outcomes of the training
+            config are stored.
+        dtypes: precisions, for the levels that have both; L5 and L6 are in float64.
+        follow: receives the levels and yields them in turn, to show progress.
+        engine: the engine that computes the JAX side, one of `ENGINES`.
 
     Raises:
-        UserError: for an unknown level, precision or engine, a run that is not finished, a level of training
+        UserError: for an unknown level, precision or engine, an unfinished run, a level of training
             with an optimizer that torch lacks, or a model that the engine can't run.
+        Diverged: if a training loss, in torch or by L7 in JAX, becomes NaN or infinite.
     """
+    if not isinstance(subject, Run | TrainConfig):
+        raise UserError(
+            "the parity check takes a Run or a TrainConfig, not a "
+            f"{type(subject).__name__}; Run.load opens a run folder"
+        )
     cfg = subject.config if isinstance(subject, Run) else subject
     levels = applicable_levels(cfg) if levels is None else levels
     require_among("levels", levels, tuple(TITLES))
     require_among("dtypes", dtypes, DTYPES)
-    require_choice("engine", engine, tuple(OURS))
-    by = OURS[engine]
+    require_choice("engine", engine, tuple(ENGINES))
+    parts = ENGINES[engine]
     ours = (
         subject.model()
         if isinstance(subject, Run)
         else HookedTransformer(cfg.model, params=draw_weights(cfg))
     )
-    question = Question(cfg.task.sequences(), predicted_positions(cfg.task))
-    pair = Pair(ours, to_torch(ours), question, by.side)
-    of_training = {
-        "L4": lambda: [check_optimizer(cfg, dtype, by.step) for dtype in dtypes],
-        "L5": lambda: [check_every_step(cfg, by.gradient)],
-        "L6": lambda: [check_free_running(cfg, by.gradient)],
-        "L7": lambda: [check_population(cfg, make_engine=by.engine)],
-    }
-    found: list[Level] = []
+    inputs = Inputs(cfg.task.sequences(), eval_positions(cfg.task))
+    case = Case(cfg, Pair(ours, to_torch(ours), inputs, parts.side), dtypes, parts)
     try:
-        for name in follow(levels):
-            found += of_training[name]() if name in of_training else model_level(name, pair, dtypes)
+        if places_not_finite(case.pair):  # then every level fails, also those of training
+            found = [no_further(check_names(case.pair))]
+        else:
+            found = [level for name in follow(levels) for level in LEVELS[name](case)]
     except (NotFusible, CannotBuild) as why:
-        raise UserError(f"the fused engine can't run this: {why}") from why
+        raise UserError(f"the fused engine can't run this model (use --engine xla): {why}") from why
     described = str(subject.path) if isinstance(subject, Run) else "a fresh model"
     if engine != "xla":
         described += f", by the {engine} engine"
     return make_report(described, found, cfg.to_dict())
 
 
-class Ours(NamedTuple):
-    """What computes our side."""
+class EngineParts(NamedTuple):
+    """The functions and classes by which an engine computes the JAX side of the parity check.
+
+    Attributes:
+        side: computes activations, gradients and interventions.
+        step: makes one optimizer step.
+        gradient: computes the training loss and its gradient; None for XLA's.
+        engine: makes the engine that trains.
+    """
 
     side: type[JaxSide]
     step: Step
@@ -160,36 +164,72 @@ class Ours(NamedTuple):
     engine: Callable[[TrainConfig], Engine]
 
 
-OURS = {
-    "xla": Ours(JaxSide, jax_step, None, XlaEngine),
-    "fused": Ours(FusedSide, fused_step, gradient_by_fusing, FusedEngine),
+ENGINES = {
+    "xla": EngineParts(JaxSide, jax_step, None, make_engine),
+    "fused": EngineParts(
+        FusedSide, fused_step, gradient_by_fusing, partial(make_engine, engine_name="fused")
+    ),
 }
-"""By engine. The fused one has no activations: those, and interventions, are XLA's all the same."""
+"""By engine name. The fused engine has no activations: XLA computes those, and interventions."""
 
 
-def applicable_levels(cfg: TrainConfig) -> list[str]:
-    """All levels, without L7 where no population of the recipe is stored; of an optimizer that torch lacks, `OF_MODELS`."""
-    if cfg.optimizer not in COUNTERPARTS:
-        return list(OF_MODELS)
-    return [name for name in TITLES if name != "L7" or is_stored(cfg)]
+class Case(NamedTuple):
+    """The training config and the models of a parity check, with its precisions and its engine.
+
+    Attributes:
+        cfg: the training config.
+        pair: its model in both frameworks.
+        dtypes: precisions, for the levels that have several.
+        parts: the parts of the engine that computes the JAX side.
+    """
+
+    cfg: TrainConfig
+    pair: Pair
+    dtypes: Sequence[str]
+    parts: EngineParts
 
 
 def model_level(name: str, pair: Pair, dtypes: Sequence[str]) -> list[Level]:
-    """One of `OF_MODELS` in each precision that it has: L0 needs none."""
+    """Check one of the parity levels L0 to L3 on two models; return a result for each precision."""
     if name == "L0":
         return [check_names(pair)]
     return [check_level(name, pair, dtype) for dtype in dtypes]
 
 
+LEVELS: dict[str, Callable[[Case], list[Level]]] = {
+    "L0": lambda case: model_level("L0", case.pair, case.dtypes),
+    "L1": lambda case: model_level("L1", case.pair, case.dtypes),
+    "L2": lambda case: model_level("L2", case.pair, case.dtypes),
+    "L3": lambda case: model_level("L3", case.pair, case.dtypes),
+    "L4": lambda case: [check_optimizer(case.cfg, d, case.parts.step) for d in case.dtypes],
+    "L5": lambda case: [check_every_step(case.cfg, case.parts.gradient)],
+    "L6": lambda case: [check_free_running(case.cfg, case.parts.gradient)],
+    "L7": lambda case: [check_population(case.cfg, make_engine=case.parts.engine)],
+}
+"""By level, the function that checks it, in each precision that it has."""
+
+
+def applicable_levels(cfg: TrainConfig) -> list[str]:
+    """The names of the parity levels that can be checked for a config.
+
+    L4 to L7 need its optimizer in torch, and L7 stored outcomes of many seeds in torch.
+    """
+    if cfg.optimizer not in COUNTERPARTS:
+        return list(OF_MODELS)
+    return [name for name in TITLES if name != "L7" or is_stored(cfg)]
+
+
 def make_report(subject: str, levels: list[Level], config: dict[str, Any]) -> Report:
-    """A report of the packages that are installed."""
+    """Make the report of a parity check, with the versions of the installed packages."""
     return Report(
         f"{subject}, against TransformerLens {VERSION}", levels, installed_versions(), config
     )
 
 
-def require_among(what: str, given: Sequence[str], known: Sequence[str]) -> None:
-    """Raise a UserError unless all of `given`, at least one, are known."""
-    unknown = [name for name in given if name not in known]
-    if unknown or not given or isinstance(given, str):
-        raise UserError(f"{what} must be some of {', '.join(known)}, not {given!r}")
+def require_among(what: str, given: Any, known: Sequence[str]) -> None:
+    """Raise a UserError unless `given` is a non-empty list of names that are all in `known`."""
+    is_list = isinstance(given, list | tuple) and given
+    if not is_list or not all(isinstance(name, str) and name in known for name in given):
+        raise UserError(
+            f"{what} must be a list with one or more of {', '.join(known)}, not {given!r}"
+        )

@@ -1,54 +1,73 @@
-"""Our model's answers: activations, gradients, interventions."""
+"""The JAX side of the parity check: activations, gradients and interventions of our model."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from jax_revinc import HookedTransformer, numerics
 from jax_revinc.model import hook_names
 from jax_revinc.objective import token_losses
-from parity.question import EDITS, Question, Tensors, direction
+from jax_revinc.quick_jit import quick_jit
+from parity.inputs import EDITS, UNLIKELY_LOSSES, Inputs, Tensors, direction
 
 Params = dict[str, Array]
 
 
 class JaxSide:
-    """Our model."""
+    """The JAX model of a parity check, and what it computes on the inputs.
 
-    def __init__(self, model: HookedTransformer, question: Question, dtype: str) -> None:
+    Args:
+        model: the model; its weights are cast to `dtype`.
+        inputs: the tokens, and the positions whose loss counts.
+        unlikely: at each of these positions the token to take the loss of, from `least_likely`.
+        dtype: "float32" or "float64".
+    """
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        inputs: Inputs,
+        unlikely: Int[np.ndarray, "batch n_predicted"],
+        dtype: str,
+    ) -> None:
         self.cfg = model.cfg.replace(dtype=dtype)
         self.params = {name: weight.astype(dtype) for name, weight in model.state_dict().items()}
-        self.question = question
+        self.inputs = inputs
+        self.unlikely = unlikely
         self._names = hook_names(self.cfg)
         self._floats = [name for name in self._names if name != "hook_tokens"]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of the parameters and, on the question's tokens, of the activations."""
+        """The shapes of the parameters, and those of the activations on the inputs."""
         activations = {n: a.shape for n, a in self.forward().items() if n in self._names}
         return {name: param.shape for name, param in self.params.items()} | activations
 
     def forward(self) -> Tensors:
-        """Every activation in execution order, then the logits and every counted token's loss."""
+        """Every activation in execution order, then the logits, then the losses.
+
+        The losses are those of the predicted tokens, and those of the least likely ones.
+        """
 
         def forward(params: Params) -> Params:
             logits, cache = self._model(params).run_with_cache(self._fed)
             return {
                 **cache,
                 "logits": logits,
-                "losses": self._losses(logits, self.question.tokens),
+                "losses": self._losses(logits, self._targets),
+                UNLIKELY_LOSSES: self._losses(logits, self.unlikely),
             }
 
         return self._run(forward)
 
     def gradients(self) -> Tensors:
-        """Gradients of the mean loss with respect to every activation, then every parameter."""
+        """Gradients of the mean loss on the least likely tokens, by activation and parameter."""
 
         def loss(params: Params, shifts: Params) -> Array:
             def shift(name: str, activation: Array) -> Array:
@@ -56,7 +75,7 @@ class JaxSide:
                 return activation + shifts[name] if has_shift else activation
 
             logits = self._model(params)(self._fed, tap=shift)
-            return self._losses(logits, self.question.tokens).mean()
+            return self._losses(logits, self.unlikely).mean()
 
         def gradients(params: Params) -> Params:
             _, cache = self._model(params).run_with_cache(self._fed)
@@ -67,7 +86,7 @@ class JaxSide:
         return self._run(gradients)
 
     def interventions(self) -> Tensors:
-        """For every hook, the logits after each of `EDITS` there: [edit, batch, pos, d_vocab_out]."""
+        """The logits after each edit of an activation: [edit, batch, pos, d_vocab_out], by hook."""
 
         def edited_logits(params: Params, hook: Array, edit: Array) -> Array:
             keep, other, add = edit
@@ -94,22 +113,28 @@ class JaxSide:
 
     @property
     def _fed(self) -> Int[np.ndarray, "batch pos"]:
-        return self.question.tokens[:, :-1]
+        return self.inputs.tokens[:, :-1]
+
+    @property
+    def _targets(self) -> Int[np.ndarray, "batch n_predicted"]:
+        return self.inputs.tokens[:, list(self.inputs.predicted)]
 
     def _model(self, params: Params) -> HookedTransformer:
         return HookedTransformer(self.cfg, params=params)
 
-    def _losses(self, logits: Array, tokens: ArrayLike) -> Array:
-        predicted = np.array(self.question.predicted)
-        targets = jnp.asarray(tokens)[:, predicted]
-        return token_losses(logits[:, predicted - 1], targets)
+    def _losses(self, logits: Array, targets: Any) -> Array:
+        predicted = np.array(self.inputs.predicted)
+        return token_losses(logits[:, predicted - 1], jnp.asarray(targets))
 
     def _run(self, function: Callable[[Params], Params]) -> Tensors:
         with numerics(self.cfg):
-            outputs = jax.jit(function)(self.params)
+            outputs = quick_jit(function)(self.params)
         in_order = sorted(outputs, key=self._order)
         return {name: np.asarray(outputs[name]) for name in in_order}
 
     def _order(self, name: str) -> int:
-        """Activations in execution order, then everything else (jit returns dicts sorted by key)."""
+        """The sort key of a tensor's name: activations in execution order, then the rest.
+
+        It is needed because jit returns dicts sorted by key.
+        """
         return self._names.index(name) if name in self._names else len(self._names)

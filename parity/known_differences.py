@@ -1,4 +1,4 @@
-"""Where the installed TransformerLens is known to do otherwise than 3.9: asserted as differences."""
+"""Known differences of the installed TransformerLens from 3.9, which the parity check must find."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch_reference import adapter
 
 
 def with_known_differences(level: str, comparisons: list[Comparison]) -> list[Comparison]:
-    """The comparisons, those marked that the installed TransformerLens is known to do its own way."""
+    """Mark the tensors in which TransformerLens is known to differ from 3.9, with the reason."""
     return [
         replace(
             row,

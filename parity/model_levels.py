@@ -1,45 +1,54 @@
-"""The levels at which two models are compared: names, forward, backward, interventions."""
+"""Parity levels L0 to L3, which compare two models: names, forward, backward, interventions."""
 
 from __future__ import annotations
 
 import math
 from typing import cast
 
+import numpy as np
+
 from parity.comparison import Comparison, compare_tensors, gap, largest
+from parity.inputs import Tensors
 from parity.known_differences import with_known_differences
 from parity.levels import Level
-from parity.pair import Pair
-from parity.question import Tensors
+from parity.model_pair import Pair
 from torch_reference import adapter
 
 REALISATIONS = 12
-"""How often TransformerLens' own float32 error is measured: on the weights as they are, then with all
-of them moved by an ulp. A tensor's largest error often hangs on one ill-conditioned entry. If errors there
-are normal, ours exceeds 4 times one of theirs by chance in 16% of cases, 4 times the largest of
-twelve in 1 of 70,000."""
+"""The number of measurements of TransformerLens' float32 error: once, then with jittered weights.
+
+A tensor's largest error often depends on one ill-conditioned entry. If errors there are normal,
+ours exceeds 4 times one of theirs by chance in 16% of cases, 4 times the largest of twelve in 1 of
+70,000.
+"""
 
 UNIT_ROUNDOFF = 2.0**-24
 """The largest relative error of rounding to float32."""
 
 MEASURES = {"L1": "forward", "L2": "gradients", "L3": "interventions"}
 
+NAN_IS_AN_ANSWER = {"L3"}
+"""Levels in which NaN may be right: an edit that sets a norm's scale to 0 divides by it."""
+
 NOISE_SHRINKS_BY = 1e6
 """Rounding errors shrink by about 2**29 = 5e8 from float32 to float64; a bug does not shrink."""
 
 
 def check_names(pair: Pair) -> Level:
-    """L0: both sides have the same parameters, of the same shapes, and the same activations.
+    """Check parity level L0: parameters and activations have the same names and shapes, and no NaN.
 
-    Names that are 4.x's own are listed, and count for nothing.
+    Names that only TransformerLens 4.x has are listed, and ignored.
     """
     here = pair.jax_side("float64").shapes()
     there = pair.torch_side("float64").shapes()
+    not_finite = places_not_finite(pair)
     in_3_9 = {name: there[name] for name in adapter.in_3_9(pair.ours.cfg, there)}
     comparisons = []
     for name in in_3_9 | here:
-        same = here.get(name) == in_3_9.get(name)
+        same = here.get(name) == in_3_9.get(name) and name not in not_finite
         shape = in_3_9.get(name) or here.get(name) or ()
-        comparisons.append(Comparison(name, shape, error=0.0 if same else math.inf, bound=0.0))
+        error, note = 0.0 if same else math.inf, not_finite.get(name, "")
+        comparisons.append(Comparison(name, shape, error, bound=0.0, note=note))
     alone = {
         "JAX": here.keys() - there.keys(),
         "TransformerLens": in_3_9.keys() - here.keys(),
@@ -48,14 +57,33 @@ def check_names(pair: Pair) -> Level:
     remarks = [
         f"only in {side}: {', '.join(sorted(names))}" for side, names in alone.items() if names
     ]
+    remarks += [f"{name} has {what}" for name, what in not_finite.items()]
     return Level("L0", "any", comparisons, remarks)
 
 
+def places_not_finite(pair: Pair) -> dict[str, str]:
+    """For each parameter with NaNs or infinities, by name: how many each framework has, as text."""
+    sides: dict[str, Tensors] = {
+        "JAX": pair.jax_side("float64").params,
+        "TransformerLens": pair.torch_side("float64").weights(),
+    }
+    counts: dict[str, list[str]] = {}
+    for side, weights in sides.items():
+        for name, weight in weights.items():
+            if n_bad := int(weight.size - np.isfinite(weight).sum()):
+                counts.setdefault(name, []).append(f"{n_bad} of {weight.size} in {side}")
+    return {name: f"NaN or infinite numbers: {', '.join(of)}" for name, of in counts.items()}
+
+
 def check_level(name: str, pair: Pair, dtype: str) -> Level:
-    """L1, L2 or L3 in one precision, with a diagnosis if it fails."""
+    """Check parity level L1, L2 or L3 in one precision, with a diagnosis if it fails."""
     mine, truth = measure(name, pair, dtype)
     errors = own_errors(name, pair, truth) if dtype == "float32" else None
-    level = Level(name, dtype, with_known_differences(name, compare_tensors(mine, truth, errors)))
+    rounding = roundings(pair, truth) if (name, dtype) == ("L2", "float64") else None
+    found = compare_tensors(
+        mine, truth, errors, roundings=rounding, nan_is_an_answer=name in NAN_IS_AN_ANSWER
+    )
+    level = Level(name, dtype, with_known_differences(name, found))
     if level.failures:
         level.remarks.append(first_divergence(level))
         level.remarks.append(noise_or_bug(level, pair))
@@ -63,47 +91,68 @@ def check_level(name: str, pair: Pair, dtype: str) -> Level:
 
 
 def measure(name: str, pair: Pair, dtype: str) -> tuple[Tensors, Tensors]:
-    """Our tensors of a level in `dtype`, and the truth: TransformerLens' in float64, in our order."""
+    """The tensors that a parity level compares: JAX's in `dtype`, TransformerLens' in float64."""
     mine: Tensors = getattr(pair.jax_side(dtype), MEASURES[name])()
     truth: Tensors = getattr(pair.torch_side("float64"), MEASURES[name])()
     return mine, {name: truth[name] for name in [*mine, *truth] if name in truth}
 
 
 def own_errors(name: str, pair: Pair, truth: Tensors) -> dict[str, float]:
-    """How far every tensor of a level may honestly be from the truth in float32.
+    """The error that TransformerLens itself makes in float32, for every tensor of a parity level.
 
-    TransformerLens' largest error over `REALISATIONS`; for a parameter's gradient, which is a sum over all
-    positions of all sequences, at least the error of adding these up in a row. Torch adds pairwise, which
-    happens to be more accurate, and XLA as the processor likes.
+    It is the largest finite error over `REALISATIONS`. A parameter's gradient is a sum over all
+    positions of all sequences: its error counts as at least that of adding them in a row. Torch
+    adds pairwise, which happens to be more accurate; XLA's order depends on the processor.
     """
     narrow, wide = (pair.torch_side(dtype) for dtype in ("float32", "float64"))
     errors = dict.fromkeys(truth, 0.0)
     for seed in range(REALISATIONS):
-        result: Tensors = getattr(narrow.nudged(seed) if seed else narrow, MEASURES[name])()
-        exact: Tensors = getattr(wide.nudged(seed), MEASURES[name])() if seed else truth
+        result: Tensors = getattr(narrow.jittered(seed) if seed else narrow, MEASURES[name])()
+        exact: Tensors = getattr(wide.jittered(seed), MEASURES[name])() if seed else truth
         for tensor in truth:
-            error = float(gap(result[tensor], exact[tensor]).max())
+            error = largest(gap(result[tensor], exact[tensor], name in NAN_IS_AN_ANSWER))
             errors[tensor] = max(errors[tensor], error)
     for parameter in truth.keys() & pair.jax_side("float32").params.keys():
-        in_a_row = error_in_a_row(pair.question.tokens[:, :-1].size)
+        in_a_row = error_in_a_row(pair.inputs.tokens[:, :-1].size)
         errors[parameter] = max(errors[parameter], in_a_row * largest(truth[parameter]))
     return errors
 
 
-def error_in_a_row(n_terms: int) -> float:
-    """The standard error of a sum of alike terms that are added in a row, as a share of the sum.
+def roundings(pair: Pair, truth: Tensors) -> dict[str, float]:
+    """How much rounding to float64 can change each gradient; more where large terms cancel.
 
-    The k-th addition rounds a partial sum of about k / n of the whole, by up to `UNIT_ROUNDOFF` of it, evenly
-    distributed: a variance of its square over 3. Over all k they add up to n / 9 of it (Higham and Mary,
-    "A new approach to probabilistic rounding error analysis", 2019, on why such errors grow by the root of n).
+    It is the largest change over `REALISATIONS` when every number passed back through a hook is
+    jittered. That changes each of the n terms of a parameter's gradient, but their partial sums are
+    rounded too. If the terms cancel, the sum of the first k is about sqrt(k) times as large as a
+    term, so adding in a row costs more by that: see `error_in_a_row`.
+    """
+    side, params = pair.torch_side("float64"), pair.jax_side("float64").params
+    changes = dict.fromkeys(truth, 0.0)
+    for seed in range(REALISATIONS):
+        jittered = side.gradients(np.random.default_rng(seed))
+        for name in truth:
+            changes[name] = max(changes[name], largest(gap(jittered[name], truth[name])))
+    in_a_row = max(1, error_in_a_row(pair.inputs.tokens[:, :-1].size) / UNIT_ROUNDOFF)
+    return {
+        name: change * in_a_row if name in params else change for name, change in changes.items()
+    }
+
+
+def error_in_a_row(n_terms: int) -> float:
+    """The typical relative error of adding `n_terms` similar float32 numbers one after the other.
+
+    The k-th addition rounds a partial sum of about k / n of the whole, by up to `UNIT_ROUNDOFF` of
+    it, evenly distributed: a variance of its square over 3. Over all k they add up to n / 9 of it
+    (Higham and Mary, "A new approach to probabilistic rounding error analysis", 2019, on why such
+    errors grow by the root of n).
     """
     return UNIT_ROUNDOFF * math.sqrt(n_terms) / 3
 
 
 def first_divergence(level: Level) -> str:
-    """The first tensor in execution order that differs, and both values where it differs most.
+    """A sentence that names the first tensor in execution order that differs, and its worst entry.
 
-    Gradients are computed from the last activation to the first, parameters' among them.
+    Gradients are computed from the last activation to the first.
     """
     failures = cast(list[Comparison], level.failures)
     activations = [row for row in failures if "hook_" in row.name]
@@ -118,12 +167,14 @@ def first_divergence(level: Level) -> str:
 
 
 def noise_or_bug(level: Level, pair: Pair) -> str:
-    """What the other precision says about a failure."""
+    """A sentence that says whether a failure is rounding or a bug, from both precisions' errors."""
     other_dtype = "float64" if level.dtype == "float32" else "float32"
     measured = measure(level.name, pair, other_dtype)
-    others = {row.name: row for row in compare_tensors(*measured)}  # for their errors alone
+    compared = compare_tensors(*measured, nan_is_an_answer=level.name in NAN_IS_AN_ANSWER)
+    others = {row.name: row for row in compared}  # for their errors alone
     worst = max(cast(list[Comparison], level.failures), key=lambda row: row.error)
     errors = (worst.error, others[worst.name].error)
     coarse, fine = errors if level.dtype == "float32" else errors[::-1]
     verdict = "rounding" if coarse > NOISE_SHRINKS_BY * fine else "a bug"
-    return f"{worst.name} is off by {coarse:.1e} in float32 and {fine:.1e} in float64: this is {verdict}"
+    errors_in_words = f"{coarse:.1e} in float32 and {fine:.1e} in float64"
+    return f"{worst.name} is off by {errors_in_words}: this is {verdict}"

@@ -1,4 +1,4 @@
-"""What the judge found at all its levels, as a table, as JSON and as a page."""
+"""The report of a parity check: the results of all parity levels, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import dataclasses
 import json
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from parity.levels import Level
-from revinc.atomic import write_atomically
+from revinc.atomic_files import write_text
+from revinc.terminal import PlainConsole, styled
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Report:
-    """The verdict on one subject.
+    """The result of a parity check: its levels' results, what was compared, and the versions.
 
     Attributes:
         subject: what was compared, in words.
-        levels: what each level found, in each precision that it was asked for.
-        versions: of the packages that were compared.
-        config: of the run, or of the model, that was compared.
+        levels: the result of each level in each precision.
+        versions: the versions of the packages that were compared.
+        config: the training config, or the model config, that was compared.
     """
 
     subject: str
@@ -40,7 +39,7 @@ class Report:
         return all(level.passed for level in self.levels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the figures, in types that JSON can hold; NaN and infinities as strings."""
+        """The report without figures, in JSON types; NaN and infinities are strings."""
         return {
             "format_version": FORMAT_VERSION,
             "subject": self.subject,
@@ -61,47 +60,47 @@ class Report:
         }
 
     def save_json(self, path: Path) -> None:
-        """Write `to_dict` as a JSON file, atomically."""
+        """Write the report as a JSON file, atomically."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        write_atomically(path, partial(Path.write_text, data=text))
+        write_text(path, text)
 
-    def print(self, console: Console) -> None:
-        """The tables and the verdicts of all levels."""
+    def print(self, console: PlainConsole) -> None:
+        """Print the tables and the verdicts of all parity levels."""
         for level in self.levels:
             print_level(console, level)
 
     def __str__(self) -> str:
-        console = Console(width=120, highlight=False, color_system=None)
+        console = PlainConsole(width=120, color_system=None)
         with console.capture() as captured:
             self.print(console)
         return captured.get()
 
 
 def as_json(row: Any) -> dict[str, Any]:
-    """A row's fields and its verdict."""
+    """The fields of a report's row as JSON types, and whether the row passed."""
     fields = {name: finite_or_text(value) for name, value in dataclasses.asdict(row).items()}
     return fields | {"passed": row.passed}
 
 
 def finite_or_text(value: Any) -> Any:
-    """The value, or its name where it is a number that JSON lacks."""
+    """Return a value as it is, but NaN and infinities, which JSON lacks, as text."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_level(console: Console, level: Level) -> None:
-    """A row for each thing looked at (L0: only where it fails), what else there is to say, the verdict."""
+def print_level(console: PlainConsole, level: Level) -> None:
+    """Print a parity level's table (of L0 only failed rows), its remarks and its verdict."""
     shown = level.failures if level.name == "L0" else level.rows
     if shown:
         console.print(row_table(level, shown))
     for remark in level.remarks:
-        console.print(remark, soft_wrap=True, markup=False)
-    verdict = "[bold green]PASS[/]" if level.passed else "[bold red]FAIL[/]"
+        console.print(remark, soft_wrap=True)
+    verdict = styled("PASS", "bold green") if level.passed else styled("FAIL", "bold red")
     counted = f"{len(level.rows)} compared, {len(level.failures)} failed"
-    console.print(f"{verdict}  {level.title}, {level.dtype}: {counted}\n", soft_wrap=True)
+    console.print(verdict, f" {level.title}, {level.dtype}: {counted}", soft_wrap=True, end="\n\n")
 
 
 def row_table(level: Level, rows: Any) -> Table:
-    """The cells of a level's rows."""
+    """A table for the terminal, with a parity level's rows."""
     headings = list(rows[0].cells())
     table = Table(box=None, title=f"{level.title}, {level.dtype}", title_justify="left")
     for i, heading in enumerate(headings):

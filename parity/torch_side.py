@@ -1,4 +1,4 @@
-"""TransformerLens' answers, of whichever world is installed, by 3.9's names and in its layouts."""
+"""The torch side of the parity check: TransformerLens' tensors, by their names in version 3.9."""
 
 from __future__ import annotations
 
@@ -8,59 +8,90 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
-from parity.question import EDITS, Question, Tensors, direction
+from parity.inputs import EDITS, UNLIKELY_LOSSES, Inputs, Tensors, direction
+from parity.jitter import jitter
 from revinc import HookedTransformerConfig
 from torch_reference import adapter
 from torch_reference import objective as torch_objective
 
 
 class TorchSide:
-    """TransformerLens' model. Where it runs a norm three times, its gradients are summed, of those inputs that have
-    the shape of the last, which is what a cache holds.
+    """The TransformerLens model of a parity check, and what it computes on the inputs.
+
+    Where it runs a norm three times, the gradients are summed over the inputs that have the shape
+    of the last, which is the one that a cache holds.
+
+    Args:
+        model: the model; it is copied into `dtype`.
+        cfg: our config of it.
+        inputs: the tokens, and the positions whose loss counts.
+        unlikely: at each of these positions the token to take the loss of, from `least_likely`.
+        dtype: "float32" or "float64".
     """
 
     def __init__(
-        self, model: torch.nn.Module, cfg: HookedTransformerConfig, question: Question, dtype: str
+        self,
+        model: torch.nn.Module,
+        cfg: HookedTransformerConfig,
+        inputs: Inputs,
+        unlikely: Int[np.ndarray, "batch n_predicted"],
+        dtype: str,
     ) -> None:
         self.model: Any = adapter.in_dtype(model, getattr(torch, dtype))
         self.cfg = cfg
-        self.question = question
-        self._tokens = torch.as_tensor(np.array(question.tokens), dtype=torch.long)
-        self._predicted = torch.as_tensor(question.predicted)
+        self.inputs = inputs
+        self._tokens = torch.as_tensor(np.array(inputs.tokens), dtype=torch.long)
+        self._predicted = torch.as_tensor(inputs.predicted)
+        self._unlikely = torch.as_tensor(unlikely)
 
-    def nudged(self, seed: int) -> TorchSide:
-        """The same model with every parameter moved by one float32 ulp, up or down at random."""
+    def jittered(self, seed: int) -> TorchSide:
+        """A copy with every parameter moved by one unit in the last place of float32, at random."""
         other = copy.copy(self)
         other.model = adapter.in_dtype(self.model, next(self.model.parameters()).dtype)
         rng = np.random.default_rng(seed)
         with torch.no_grad():
             for parameter in other.model.parameters():
-                towards = rng.choice([-np.inf, np.inf], size=tuple(parameter.shape))
                 value = parameter.numpy().astype(np.float32)
-                parameter.copy_(torch.from_numpy(np.nextafter(value, towards.astype(np.float32))))
+                parameter.copy_(torch.from_numpy(jitter(value, rng)))
         return other
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """See `JaxSide.shapes`; all activations, those that 3.9 lacks too."""
+        """The shapes of all parameters and activations, also of those that only version 4.x has."""
         _, cache = self._run_with_cache()
         activations = {name: tuple(tensor.shape) for name, tensor in cache.items()}
-        return adapter.shapes(self.model) | activations
+        return {name: weight.shape for name, weight in self.weights().items()} | activations
+
+    def weights(self) -> Tensors:
+        """The model's parameters, by the names and in the layouts of TransformerLens 3.9."""
+        with torch.no_grad():
+            return {name: p.numpy() for name, p in adapter.parameters(self.model).items()}
 
     def forward(self) -> Tensors:
-        """See `JaxSide.forward`."""
+        """Every activation in execution order, then the logits, then the losses."""
         logits, cache = self._run_with_cache()
         with torch.no_grad():
-            logits_and_targets = torch_objective.predictions(
-                self.model, self._tokens, self._predicted
-            )
-            losses = torch_objective.token_losses(*logits_and_targets)
+            predictions, targets = self._predictions()
+            losses = torch_objective.token_losses(predictions, targets)
+            unlikely = torch_objective.token_losses(predictions, self._unlikely)
         activations = {name: cache[name] for name in adapter.in_3_9(self.cfg, cache)}
-        outputs = {"logits": cast(torch.Tensor, logits), "losses": losses}
+        outputs = {
+            "logits": cast(torch.Tensor, logits),
+            "losses": losses,
+            UNLIKELY_LOSSES: unlikely,
+        }
         return {name: tensor.numpy() for name, tensor in (activations | outputs).items()}
 
-    def gradients(self) -> Tensors:
-        """See `JaxSide.gradients`. What the loss does not depend on has a gradient of zero."""
+    def gradients(self, rng: np.random.Generator | None = None) -> Tensors:
+        """Gradients of the mean loss on the least likely tokens, by activation and parameter.
+
+        A gradient is zero where the loss does not depend on the tensor.
+
+        Args:
+            rng: moves every number of a gradient at every hook by an ulp at most, at random; by
+                default nothing is moved.
+        """
         by_activation = {name: torch.zeros_like(tensor) for name, tensor in self._floats().items()}
 
         def adding_up(name: str) -> Callable[[torch.Tensor, Any], None]:
@@ -70,9 +101,22 @@ class TorchSide:
 
             return add_up
 
+        def move(gradient: torch.Tensor) -> torch.Tensor:
+            assert rng is not None
+            shares = torch.from_numpy(rng.uniform(-1, 1, tuple(gradient.shape)))
+            return gradient * (1 + torch.finfo(gradient.dtype).eps * shares.to(gradient.dtype))
+
+        def move_later(activation: torch.Tensor, hook: Any) -> None:  # noqa: ARG001
+            if activation.requires_grad:
+                activation.register_hook(move)
+
         self.model.zero_grad()
-        with self.model.hooks(bwd_hooks=[(name, adding_up(name)) for name in by_activation]):
-            torch_objective.mean_loss(self.model, self._tokens, self._predicted).backward()
+        with self.model.hooks(
+            fwd_hooks=[(name, move_later) for name in by_activation if rng],
+            bwd_hooks=[(name, adding_up(name)) for name in by_activation],
+        ):
+            predictions, _ = self._predictions()
+            torch_objective.token_losses(predictions, self._unlikely).mean().backward()
         by_parameter = {
             name: torch.zeros_like(parameter)
             if parameter.grad is None
@@ -85,21 +129,24 @@ class TorchSide:
         }
 
     def interventions(self) -> Tensors:
-        """See `JaxSide.interventions`."""
+        """The logits after each edit of an activation: [edit, batch, pos, d_vocab_out], by hook."""
         return {name: self._edited(name) for name in self._floats()}
 
     def _floats(self) -> dict[str, torch.Tensor]:
-        """The activations that 3.9 has, but for the tokens, which have no gradient and can't be edited by adding."""
+        """The activations that TransformerLens 3.9 has, by hook name; without token ids."""
         _, cache = self._run_with_cache()
         names = adapter.in_3_9(self.cfg, cache)
         return {name: cache[name] for name in names if cache[name].is_floating_point()}
+
+    def _predictions(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch_objective.predictions(self.model, self._tokens, self._predicted)
 
     def _run_with_cache(self) -> Any:
         with torch.no_grad():
             return self.model.run_with_cache(self._tokens[:, :-1])
 
     def _edited(self, name: str) -> np.ndarray:
-        """The logits after each of `EDITS` at a hook, all in one pass over repeated tokens."""
+        """The logits after each edit of one activation, from one pass over repeated tokens."""
         batch, n_edits = len(self._tokens), len(EDITS)
 
         def apply(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
@@ -117,3 +164,18 @@ class TorchSide:
         with torch.no_grad():
             logits = self.model.run_with_hooks(fed, fwd_hooks=[(name, apply)])
         return cast(np.ndarray, logits.unflatten(0, (n_edits, batch)).numpy())
+
+
+def least_likely(model: torch.nn.Module, inputs: Inputs) -> Int[np.ndarray, "batch n_predicted"]:
+    """The token that TransformerLens in float64 finds least likely, at every predicted position.
+
+    A model that is sure of the right token has a loss and a gradient near 0: differences of nearly
+    equal numbers, which keep few digits or none. The least likely of k tokens has a probability of
+    1 / k at most, so its loss and gradient keep all digits.
+    """
+    tokens = torch.as_tensor(np.array(inputs.tokens), dtype=torch.long)
+    with torch.no_grad():
+        logits, _ = torch_objective.predictions(
+            adapter.in_dtype(model, torch.float64), tokens, torch.as_tensor(inputs.predicted)
+        )
+    return logits[..., : int(inputs.tokens.max()) + 1].argmin(-1).numpy()

@@ -1,7 +1,8 @@
-"""The levels at which two trainings are compared: one optimizer step, and every step of a run."""
+"""Parity levels L4 and L5, which compare training: one optimizer step, and every step of a run."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -11,22 +12,28 @@ import jax
 import numpy as np
 import optax
 import torch
+from jaxtyping import Float
 from rich.progress import track
 
 from jax_revinc import numerics
+from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.training import FusedTraining
 from jax_revinc.engines.xla import Gradient, update
-from jax_revinc.optimizer import make_optimizer, optimizer_numbers
+from jax_revinc.optimizer import make_optimizer, optimizer_settings
 from jax_revinc.training import draw_weights
 from parity.comparison import Comparison, compare_tensors, gap, largest
+from parity.inputs import Tensors
 from parity.known_differences import with_known_differences
 from parity.levels import Level
 from parity.model_levels import error_in_a_row
-from parity.question import Tensors
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.objective import make_objective
+from revinc.trainer import Diverged
 from torch_reference import TorchEngine, adapter
+from torch_reference.batches import sequences_of_every_step
+from torch_reference.engine import State
+from torch_reference.installed_transformer_lens import WORLD
 from torch_reference.optimizer import clip_gradients, require_counterpart
 from torch_reference.optimizer import make_optimizer as make_torch_optimizer
 
@@ -38,33 +45,48 @@ MOMENTS = {
     "rmsprop": {"square_avg": "nu"},
     "sgd": {"momentum_buffer": "trace"},
 }
-"""What an optimizer keeps of every parameter: torch's names of it, and optax's. Without momentum SGD keeps nothing."""
+"""The moments that each optimizer keeps, by torch's names: optax's names of them."""
 
 STATES = {"fresh": 0, "mid-run": 1234}
 """Updates made before the one that is compared."""
 
 ONE_STEP_BOUND = 1e-12
-"""Absolute, on every parameter and moment after one step in float64."""
+"""The float64 bound on parameters and moments after one step: absolute, or relative above 1."""
+
+JITTERED_BOUND = 4.0
+"""The bound as a multiple of what jitter changes in torch's step, if more: `jitter_gradients`."""
+
+JITTERED_EVERY = 8
+"""The steps from one step of torch that is repeated with jitter to the next."""
 
 ZERO_GRADIENT = 1e-13
-"""A parameter whose gradient never exceeds this has a zero gradient and rounding noise."""
+"""A parameter whose gradient never exceeds this has a gradient of zero, except for rounding."""
 
 ZERO_GRADIENT_BOUND = 1e-8
-"""Absolute: Adam divides the noise by itself, and it comes out up to the learning rate / epsilon large."""
+"""The absolute bound for zero gradients: Adam divides their noise by itself."""
 
 STEPS_AT_ONCE = 250
 
 Step = Callable[[TrainConfig, Tensors, int, str], Tensors]
-"""From a recipe, tensors (see `random_state`), the updates before and a precision to the tensors after a step."""
+"""A function from training config, tensors (see `random_state`), updates so far and precision.
+
+It returns the tensors after one more step.
+"""
 
 
 def moments(cfg: TrainConfig) -> dict[str, str]:
-    """Those of `MOMENTS` that a run's optimizer keeps."""
+    """The moments (running averages) of a config's optimizer: Optax' name by torch's name."""
     return {} if cfg.optimizer == "sgd" and not cfg.momentum else MOMENTS[cfg.optimizer]
 
 
 def check_optimizer(cfg: TrainConfig, dtype: str, step: Step | None = None) -> Level:
-    """L4: one step of the optimizer, by default `jax_step`, from several states is torch's."""
+    """Check parity level L4: an optimizer step from the same state gives the same in JAX and torch.
+
+    Args:
+        cfg: the training config.
+        dtype: the precision.
+        step: makes the step in JAX; `jax_step` by default.
+    """
     step = step or jax_step
     require_counterpart(cfg)
     comparisons = []
@@ -86,14 +108,16 @@ def check_optimizer(cfg: TrainConfig, dtype: str, step: Step | None = None) -> L
 
 
 def own_errors(cfg: TrainConfig, before: Tensors, count: int, truth: Tensors) -> dict[str, float]:
-    """How far a float32 step may honestly be from the truth: torch's error, and what torch does in float64.
+    """The float32 error of torch's optimizer step by tensor, from which the bound for JAX is set.
 
-    torch corrects the bias of Adam's moments in Python's float64; optax, like all of JAX, in float32, where
-    0.999 is off by 1.3e-8, and so 1 - 0.999 by a 77,000th. The update is off by that share. And the norm by
-    which gradients are clipped is a sum of squares, which torch adds pairwise: the root halves its error.
+    It is torch's error, plus the errors of what torch computes more exactly. torch corrects the
+    bias of Adam's moments in Python's float64; optax, like all of JAX, in float32, where 0.999 is
+    off by 1.3e-8, and so 1 - 0.999 by a 77,000th. The update is off by that share. The norm that
+    gradients are clipped by is a sum of squares, which torch adds pairwise; the root halves its
+    error.
     """
     step = torch_step(cfg, before, count, "float32")
-    errors = {name: float(gap(step[name], truth[name]).max()) for name in truth}
+    errors = {name: largest(gap(step[name], truth[name])) for name in truth}
     wide = {name: array.astype(np.float64) for name, array in before.items()}
     wide["param"] *= 1 - cfg.learning_rate(count) * cfg.weight_decay
     changes = {name: largest(truth[name] - wide[name]) for name in truth}
@@ -106,7 +130,7 @@ def own_errors(cfg: TrainConfig, before: Tensors, count: int, truth: Tensors) ->
 
 
 def bias_correction(cfg: TrainConfig, count: int, dtype: type[float | np.floating]) -> float:
-    """The factor that bias corrections, which only Adam has, put on an update, as computed in `dtype`."""
+    """The factor by which Adam's bias correction scales an update; 1 for other optimizers."""
     if MOMENTS[cfg.optimizer] is not OF_ADAM:
         return 1.0
     first, second = (1 - dtype(b) ** dtype(count) for b in (cfg.b1, cfg.b2))
@@ -116,9 +140,9 @@ def bias_correction(cfg: TrainConfig, count: int, dtype: type[float | np.floatin
 def random_state(
     rng: np.random.Generator, kept: Iterable[str], count: int, zero_gradient: bool
 ) -> Tensors:
-    """float32 numbers: a parameter, its gradient (of magnitudes from 1e-9 to 1) and its moments.
+    """Random float32 tensors: a parameter, its gradient (magnitudes 1e-9 to 1) and its moments.
 
-    A moment is of the gradient's magnitude, or of its square's and not negative, as its name says.
+    A moment has the magnitude of the gradient, or of its square if its name says so.
     """
     shape = (40, 25)
     magnitudes = 10.0 ** rng.uniform(-9, 0, shape)
@@ -133,7 +157,7 @@ def random_state(
 
 
 def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
-    """The parameter and its moments after one step of torch's optimizer."""
+    """The parameter and its moments after one step of the optimizer in torch."""
     wide = {name: torch.from_numpy(array.astype(dtype)) for name, array in before.items()}
     parameter = torch.nn.Parameter(wide["param"])
     optimizer = make_torch_optimizer([parameter], replace(cfg, lr=cfg.learning_rate(count)))
@@ -149,10 +173,10 @@ def torch_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Ten
 
 
 def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
-    """The parameter and its moments after one step of our optimizer."""
+    """The parameter and its moments after one step of the optimizer in JAX."""
     with numerics(cfg.model.replace(dtype=dtype)):
         wide = {name: {"w": jax.numpy.asarray(array, dtype)} for name, array in before.items()}
-        optimizer = make_optimizer(*optimizer_numbers(cfg))
+        optimizer = make_optimizer(*optimizer_settings(cfg))
         kept = {ours: wide[theirs] for theirs, ours in moments(cfg).items()}
         state = optimizer_state(optimizer.init(wide["param"]), count, kept)
         updates, state = optimizer.update(wide["grad"], state, wide["param"])
@@ -162,8 +186,8 @@ def jax_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tenso
 
 
 def fused_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Tensors:
-    """`jax_step` as the fused engine does it, where the gradient by ``w`` is ``g``."""
-    fixed, rates = optimizer_numbers(cfg)
+    """The parameter and its moments after one step of the optimizer in the fused engine."""
+    fixed, rates = optimizer_settings(cfg)
     with numerics(cfg.model.replace(dtype=dtype)):
         wide = {name: jax.numpy.asarray(array, dtype) for name, array in before.items()}
         rates = jax.tree.map(lambda rate: np.asarray(rate, dtype), rates)
@@ -172,9 +196,7 @@ def fused_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Ten
             lambda params, _: (params["w"] * params["g"]).sum(),
             partial(make_optimizer, fixed),
             rates,
-            params,
-            length=1,
-            n_tokens=1,
+            Spec(params, length=1, n_tokens=1),
         )
         kept = {
             ours: {"g": wide[theirs], "w": wide[theirs]} for theirs, ours in moments(cfg).items()
@@ -191,7 +213,13 @@ def fused_step(cfg: TrainConfig, before: Tensors, count: int, dtype: str) -> Ten
 def optimizer_state(
     template: optax.OptState, count: object, kept: dict[str, Any]
 ) -> optax.OptState:
-    """Our optimizer's state with these moments in it; whatever counts steps in it has made `count`."""
+    """An optax state with the given moments and number of steps.
+
+    Args:
+        template: a state of the optimizer.
+        count: the steps made so far.
+        kept: the moments by optax's names.
+    """
     counts = optax.tree.get_all_with_path(template, "count")
     numbers = kept | ({"count": jax.numpy.asarray(count, np.int32)} if counts else {})
     state: optax.OptState = optax.tree.set(template, **numbers)
@@ -199,17 +227,24 @@ def optimizer_state(
 
 
 def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Level:
-    """L5: from torch's state at every step of a run in float64, one step of ours is torch's next.
+    """Check parity level L5: from each state of a torch run, a JAX step gives torch's next state.
 
-    All steps are made in one compiled program over the stored trajectory.
+    Everything is in float64. All steps are made in one compiled program over the stored trajectory.
+
+    Args:
+        cfg: the training config.
+        gradient: computes loss and gradient in JAX; XLA's by default.
+
+    Raises:
+        Diverged: if torch's loss becomes NaN or infinite.
     """
     cfg = in_float64(cfg)
     trajectory = torch_trajectory(cfg)
     data, objective = make_dataset(cfg), make_objective(cfg)
-    tokens, batches = data.examples(data.batches(0, cfg.steps))
+    tokens, batches = data.examples(data.rows(0, cfg.steps))
     names = [name for name in trajectory if "/" not in name]
-    compared = [name for name in trajectory if not name.startswith("grad/")]
-    fixed, rates = optimizer_numbers(cfg)
+    compared = [name for name in trajectory if not name.startswith(("grad/", "jitter/"))]
+    fixed, rates = optimizer_settings(cfg)
 
     def step(inputs: tuple[dict[str, jax.Array], jax.Array, jax.Array]) -> dict[str, jax.Array]:
         before, count, rows = inputs
@@ -233,35 +268,50 @@ def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Leve
     with numerics(cfg.model):
         inputs = (before, np.arange(cfg.steps), batches)
         mine = jax.jit(lambda inputs: jax.lax.map(step, inputs, batch_size=STEPS_AT_ONCE))(inputs)
-    comparisons = [_compare_steps(name, mine, trajectory) for name in compared]
+    comparisons = [compare_steps(name, mine, trajectory) for name in compared]
     return Level("L5", "float64", with_known_differences("L5", comparisons))
 
 
-def _compare_steps(name: str, mine: dict[str, jax.Array], trajectory: Tensors) -> Comparison:
+def compare_steps(name: str, mine: dict[str, jax.Array], trajectory: Tensors) -> Comparison:
+    """Compare a parameter or moment in JAX and torch, at the worst entry of all steps of a run."""
     after, ours = trajectory[name][1:], np.asarray(mine[name])
     gaps = gap(ours, after)
-    # Entry by entry: where rotary turns a part of a head, b_K's gradient is zero in the other part alone.
+    # Entry by entry: if rotary turns a part of a head, b_K's gradient is zero in the other part.
     gradient = trajectory[f"grad/{name.split('/')[-1]}"]
     is_zero = np.abs(gradient).max(0) <= ZERO_GRADIENT
-    bounds = np.where(is_zero, ZERO_GRADIENT_BOUND, ONE_STEP_BOUND)
+    sizes = np.nan_to_num(np.abs(after), nan=0.0, posinf=0.0)
+    rounding = ONE_STEP_BOUND * np.maximum(1.0, sizes)
+    jitter = JITTERED_BOUND * largest(trajectory[f"jitter/{name}"])
+    bounds = np.maximum(np.where(is_zero, ZERO_GRADIENT_BOUND, rounding), jitter)
     worst = np.unravel_index(np.argmax(gaps / bounds), gaps.shape)
+    zero = ", zero gradient" if is_zero[worst[1:]] else ""
     return Comparison(
         name=name,
         shape=after.shape[1:],
         error=float(gaps[worst]),
-        bound=float(bounds[worst[1:]]),
+        bound=float(bounds[worst]),
         worst_index=tuple(map(int, worst)),
         ours=float(ours[worst]),
         theirs=float(after[worst]),
-        note=f"worst at step {worst[0]}" + ", zero gradient" * bool(is_zero[worst[1:]]),
+        note=f"worst at step {worst[0]}{zero}",
     )
 
 
 def torch_trajectory(cfg: TrainConfig) -> Tensors:
-    """Parameters, moments and last gradients of a torch run after 0, 1, ..., all updates: [steps + 1, ...] each."""
+    """Train in torch; return all parameters, moments and gradients, before and after each update.
+
+    The batches are drawn by the reference's own code.
+
+    Returns:
+        Arrays [steps + 1, ...] by name; and as ``jitter/NAME`` the largest change of a parameter or
+        moment by `jitter_gradients` in one step.
+
+    Raises:
+        Diverged: if the loss becomes NaN or infinite.
+    """
     engine = TorchEngine(cfg, "cpu")
     state = engine.start(draw_weights(cfg))
-    batches = make_dataset(cfg).batches(0, cfg.steps)
+    sequences = sequences_of_every_step(cfg)
     weights = engine.weights(state)
     zeros = {
         f"{kept}/{name}": np.zeros_like(w)
@@ -269,16 +319,63 @@ def torch_trajectory(cfg: TrainConfig) -> Tensors:
         for name, w in weights.items()
     }
     points = [weights | zeros]
+    changes = {
+        name: np.zeros_like(w) for name, w in points[0].items() if not name.startswith("grad/")
+    }
     for step in track(range(cfg.steps), "walking a torch run", transient=True):
-        state, _ = engine.advance(state, batches[step : step + 1])
+        # A model of 4.x keeps activations, which can't be copied: there the plain bound holds.
+        is_jittered = WORLD == "3.9" and step % JITTERED_EVERY == 0
+        other = jitter_gradients(state, cfg, step) if is_jittered else None
+        state, losses = engine.train_on(state, sequences[step : step + 1])
+        require_finite(losses, step)
         arrays = engine.to_arrays(state) | gradients(cfg, state.model)
-        # What torch does not train has no moments.
+        # Parameters that torch does not train have no moments.
         points.append({name: arrays.get(name, zero) for name, zero in points[0].items()})
-    return {name: np.stack([point[name] for point in points]) for name in points[0]}
+        if other:
+            other, _ = engine.train_on(other, sequences[step : step + 1])
+            of_other = engine.to_arrays(other)
+            for name, change in changes.items():
+                apart = gap(of_other.get(name, points[0][name]), points[-1][name])
+                np.maximum(change, apart, out=change)
+    trajectory = {name: np.stack([point[name] for point in points]) for name in points[0]}
+    return trajectory | {f"jitter/{name}": change for name, change in changes.items()}
+
+
+def jitter_gradients(state: State, cfg: TrainConfig, seed: int) -> State:
+    """Copy a torch run's state, and add rounding noise to the copy's gradients at the logits.
+
+    The gradient is a probability minus 0 or 1, so its error is an ulp of the probability even if
+    the gradient is tiny, where the model is sure; and Adam divides a gradient by its size.
+    """
+    state, rng = copy.deepcopy(state), np.random.default_rng(seed)
+    counted = torch.as_tensor(make_objective(cfg).train_positions) - 1
+
+    def add_ulps(model: Any, fed: Any, logits: torch.Tensor) -> None:  # noqa: ARG001
+        if not logits.requires_grad:
+            return
+        probabilities = torch.softmax(logits.detach()[:, counted], -1)
+        shares = torch.from_numpy(rng.uniform(-1, 1, tuple(probabilities.shape)))
+        ulps = torch.finfo(logits.dtype).eps * shares * probabilities
+        n_terms = probabilities[..., 0].numel()
+        logits.register_hook(lambda gradient: gradient.index_add(1, counted, ulps / n_terms))
+
+    state.model.register_forward_hook(add_ulps)
+    return state
+
+
+def require_finite(losses: Float[np.ndarray, " steps"], first_step: int = 0) -> None:
+    """Raise `Diverged` unless all losses of a torch run, from `first_step` on, are finite."""
+    finite = np.isfinite(losses)
+    if not finite.all():
+        step = first_step + int(finite.argmin())
+        raise Diverged(
+            f"torch's loss became NaN or infinite at step {step}, which leaves nothing to compare "
+            "with; choose a training config that trains, such as one with a lower learning rate"
+        )
 
 
 def gradients(cfg: TrainConfig, model: Any) -> Tensors:
-    """The gradients that torch's last update followed."""
+    """The gradients of a torch run's last update, by name and layout of TransformerLens 3.9."""
     return {
         f"grad/{name}": adapter.to_3_9(cfg.model, name, parameter.grad).numpy().copy()
         for name, parameter in adapter.trainable(model, cfg.model).items()
@@ -287,5 +384,5 @@ def gradients(cfg: TrainConfig, model: Any) -> Tensors:
 
 
 def in_float64(cfg: TrainConfig) -> TrainConfig:
-    """The same run in float64."""
+    """A copy of a training config whose model is in float64."""
     return replace(cfg, model=cfg.model.replace(dtype="float64"))

@@ -1,8 +1,9 @@
-"""Whether two samples can be of one distribution, and how far apart they would have to be to tell.
+"""A test whether two samples come from the same distribution, and the power of that test.
 
-Values may be tied, as accuracies are at 100%: everything is computed from the table that counts how often
-each sample has each distinct value. If both samples are of one distribution, every way of dealing the pooled
-values out to them is equally likely; so the p-values are right whatever that distribution is.
+Values may be tied, as accuracies are at 100%: everything is computed from the counts of each
+distinct value in each sample. If both samples have one distribution, every way of dealing the
+pooled values out to them is equally likely, so the p-values are right whatever that distribution
+is.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from jaxtyping import Float, Int
 Weights = Float[np.ndarray, "*draws n_values"]
 Counts = Int[np.ndarray, "*draws n_values"]
 Summary = Callable[[Float[np.ndarray, " n_values"], Weights], Float[np.ndarray, "*draws"]]
-"""A number for a distribution, from its values (ascending) and their weights, which sum to 1."""
+"""A function from a distribution's values (ascending) and weights (of sum 1) to a number."""
 
 DEALS = 100_000
-"""Ways of dealing the pooled values out that a p-value is computed from; it is never below their inverse."""
+"""The number of random deals that a p-value is computed from; it is never below 1 / `DEALS`."""
 
 DEALT_AT_ONCE = 10_000
 
 ALTERNATIVES = 2000
-"""Pairs of samples that a power is computed from: its standard error is 1% at most."""
+"""The number of pairs of samples that a power is computed from, to a standard error of 1%."""
 
 STRONGEST_TILT = 64.0
 
 RESAMPLES = 2000
-"""Samples that an interval is computed from."""
+"""The number of bootstrap samples that an interval is computed from."""
 
 
 @dataclass(frozen=True, eq=False)
 class TwoSamples:
-    """How often each of the distinct `values`, ascending, is in the first and in the second sample."""
+    """Two samples as a table: ascending `values`, and their counts in each of the samples."""
 
     values: Float[np.ndarray, " n_values"]
     first: Counts
@@ -43,7 +44,7 @@ class TwoSamples:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> TwoSamples:
-        """Tabulate the samples [n_first] and [n_second]; infinity is a value like others."""
+        """Make the table of two samples given as arrays; infinity is a value like any other."""
         values, places = np.unique(np.concatenate([first, second]), return_inverse=True)
         parts = np.split(places, [len(first)])
         return cls(values, *(np.bincount(part, minlength=len(values)) for part in parts))
@@ -54,12 +55,12 @@ class TwoSamples:
 
     @cached_property
     def p(self) -> float:
-        """The share of all deals whose statistic is as large as that of the samples, or larger."""
+        """The p-value: how often random samples of the pooled values differ as much as these."""
         return float(self._p_values(anderson_darling(self.first, self.second)))
 
     @cached_property
     def _dealt(self) -> Float[np.ndarray, " deals"]:
-        """The statistics of random deals, ascending."""
+        """Test statistics of random divisions of the pooled values into two samples, ascending."""
         rng = np.random.default_rng(0)
         n_first = self.first.sum()
 
@@ -72,17 +73,24 @@ class TwoSamples:
         return np.sort(np.concatenate([some() for _ in range(0, DEALS, DEALT_AT_ONCE)]))
 
     def _p_values(self, statistics: Float[np.ndarray, "*draws"]) -> Float[np.ndarray, "*draws"]:
-        """Right, not only nearly so, with random deals: Phipson & Smyth (2010) count the samples as one."""
+        """P-values of test statistics, from those of random divisions (Phipson & Smyth 2010)."""
         as_large = np.searchsorted(self._dealt, statistics * (1 - 1e-9), side="left")
         return (1 + len(self._dealt) - as_large) / (1 + len(self._dealt))
 
     def detectable(self, threshold: float, power: float, towards: int) -> Weights | None:
-        """The mildest distribution of the second sample that would give ``p <= threshold`` with `power`.
+        """The smallest change of the second sample's distribution that the test would detect.
 
-        The first is then of the pooled distribution, the second of the same with high values more
-        likely (`towards` = 1), or low ones (-1): tilted exponentially in their rank. None if no tilt is
-        strong enough. All pairs are judged by the deals of these samples, not by their own: with rare
-        values and less than 200 seeds the power may be a tenth less than it should.
+        The first sample then has the pooled distribution, and the second the same, tilted
+        exponentially in the rank. All pairs use the deals of these samples, not their own: with
+        rare values and less than 200 seeds the power may be a tenth too low.
+
+        Args:
+            threshold: the test detects a difference if ``p <= threshold``.
+            power: the probability of that.
+            towards: 1 to make high values more likely, -1 for low ones.
+
+        Returns:
+            The weights of the values; None if no tilt is strong enough.
         """
         n_first, n_second = self.first.sum(), self.second.sum()
         shares = self.pooled / self.pooled.sum()
@@ -109,10 +117,10 @@ class TwoSamples:
 
 
 def anderson_darling(first: Counts, second: Counts) -> Float[np.ndarray, "*draws"]:
-    """The distance of two samples' distribution functions, all of their range weighing alike.
+    """The Anderson-Darling distance of two samples' distribution functions.
 
-    Scholz & Stephens, "K-sample Anderson-Darling tests", JASA 82 (1987), eq. 7 for two samples: ties
-    count with their mid-ranks.
+    Scholz & Stephens, "K-sample Anderson-Darling tests", JASA 82 (1987), eq. 7 for two samples,
+    with the mid-ranks of ties.
     """
     pooled = first + second
     n_first, n = first.sum(-1, keepdims=True), pooled.sum(-1, keepdims=True)
@@ -126,18 +134,19 @@ def anderson_darling(first: Counts, second: Counts) -> Float[np.ndarray, "*draws
 
 
 def mean(values: Float[np.ndarray, " n_values"], weights: Weights) -> Float[np.ndarray, "*draws"]:
+    """The mean of a distribution."""
     return weights @ values
 
 
 def median(values: Float[np.ndarray, " n_values"], weights: Weights) -> Float[np.ndarray, "*draws"]:
-    """The least value with half of the weight at or below it: never between two."""
+    """The least value with half of the weight at or below it."""
     return values[(weights.cumsum(-1) < 0.5 - 1e-9).sum(-1)]
 
 
 def confidence_interval(
     values: Float[np.ndarray, " n_values"], counts: Counts, summary: Summary
 ) -> tuple[float, float]:
-    """The 95% interval of a sample's summary, by the percentiles of the bootstrap."""
+    """The 95% confidence interval of a sample's mean or median, by bootstrap percentiles."""
     n = counts.sum()
     resampled = np.random.default_rng(2).multinomial(n, counts / n, size=RESAMPLES) / n
     low, high = np.quantile(summary(values, resampled), [0.025, 0.975], method="inverted_cdf")

@@ -1,4 +1,4 @@
-"""The experiment itself, free of any framework: configs, tasks, schedules, weights and run folders."""
+"""Code that both frameworks share, without JAX or torch: configs, tasks, weights, run folders."""
 
 from revinc.config import TrainConfig
 from revinc.errors import UserError

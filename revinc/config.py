@@ -1,30 +1,46 @@
-"""What is trained and how: a frozen, hashable, validated dataclass."""
+"""The training config: everything that decides a run, as a frozen dataclass."""
 
 from __future__ import annotations
 
 import dataclasses
-import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+from revinc.config_fields import (
+    SEED,
+    SIZE,
+    Condition,
+    check_effects,
+    checked_fields,
+    checks_names,
+    described,
+    hold_plain_values,
+)
 from revinc.errors import UserError
-from revinc.fields import checked_fields, described
+from revinc.json_records import SECTIONS
 from revinc.model_config import HookedTransformerConfig
-from revinc.optimization import HYPERPARAMETERS, LR_SCHEDULES, OPTIMIZERS
+from revinc.optimizer_fields import HYPERPARAMETERS, LR_SCHEDULES, OPTIMIZERS
 from revinc.tasks import (
     ReverseIncrement,
     Task,
+    build_task,
     check_known,
     check_task,
-    make_task,
-    predicted_positions,
+    eval_positions,
+    recordable,
+    recorded_task,
 )
-from revinc.validation import require_choice, require_int, require_number
 
 SPLITS = ("prefix", "random")
 LOSS_ON = ("task", "all")
 SEEDS = ("init_seed", "data_seed", "split_seed")
 
+MOST_PAUSES = 2**20
+"""The largest number of evaluations, and of snapshots, in a run."""
+
+
+DECAYS = Condition("lr_schedule is cosine or linear", lambda cfg: cfg.lr_schedule != "constant")
 
 TUTORIAL_TASK = ReverseIncrement()
 TUTORIAL_MODEL = HookedTransformerConfig(
@@ -32,11 +48,12 @@ TUTORIAL_MODEL = HookedTransformerConfig(
 )
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """A whole training run: model, task, split, optimizer, evaluation, seeds.
 
-    The defaults are the tutorial's recipe. "Step N" means after N updates.
+    The defaults are the tutorial's. "Step N" means after N updates.
 
     Raises:
         UserError: a ValueError that names the field.
@@ -45,102 +62,126 @@ class TrainConfig:
     model: HookedTransformerConfig = TUTORIAL_MODEL
     task: Task = TUTORIAL_TASK
     split: str = described(
-        "prefix", help="prefix: train on the first sequences in product order; random: seeded"
+        "prefix",
+        help="train on the first sequences in product order, or on random ones",
+        choices=SPLITS,
     )
     train_fraction: float = described(
-        200 / 256, help="share of the sequences trained on (the tutorial's: 200 of 256)"
+        200 / 256,
+        help="share of the sequences trained on (the tutorial's: 200 of 256)",
+        above=0,
+        below=1,
     )
-    steps: int = described(4000, help="number of updates")
-    batch_size: int = described(16, help="examples per update, drawn without replacement")
-    optimizer: str = described("adamw", help=f"{', '.join(OPTIMIZERS)}: optax's")
-    lr: float = described(1e-2, help="learning rate")
+    steps: int = described(4000, help="number of updates", **SIZE)
+    batch_size: int = described(16, help="examples per update, drawn without replacement", **SIZE)
+    optimizer: str = described(
+        "adamw", help="the optimizer of Optax with this name", choices=tuple(OPTIMIZERS)
+    )
+    lr: float = described(1e-2, help="learning rate", at_least=0)
     lr_schedule: str = described(
-        "constant", help="constant, or cosine or linear: from lr down to 0 at the last step"
+        "constant",
+        help="how the learning rate goes from lr to lr_end at the last step, if not constant",
+        choices=tuple(LR_SCHEDULES),
+    )
+    lr_end: float = described(
+        0.0, help="learning rate at which cosine and linear end", needs=DECAYS, at_least=0
     )
     warmup_steps: int = described(
-        0, help="updates over which the rate first rises linearly from 0 to lr"
+        0,
+        help="updates over which the learning rate first rises linearly from 0 to lr",
+        at_least=0,
+        below=2**31,
     )
     weight_decay: float = described(
-        1e-2, help="decoupled weight decay (torch's default); 0 for an optimizer without"
+        1e-2,
+        help="decoupled weight decay (default: torch's); 0 if the optimizer has none",
+        at_least=0,
     )
-    b1: float = described(0.9, help="decay of the first moment")
-    b2: float = described(0.999, help="decay of the second moment")
-    adam_eps: float = described(1e-8, help="epsilon, added to the root of the second moment")
-    momentum: float = described(0.0, help="share of the last update that sgd keeps")
+    b1: float = described(0.9, help="decay of the first moment", at_least=0, below=1)
+    b2: float = described(0.999, help="decay of the second moment", at_least=0, below=1)
+    adam_eps: float = described(
+        1e-8, help="epsilon, added to the square root of the second moment", at_least=0
+    )
+    momentum: float = described(
+        0.0, help="share of the last update that sgd keeps", at_least=0, below=1
+    )
     clip_grad_norm: float | None = described(
-        None, help="largest norm that the gradient of all parameters together may have"
+        None, help="norm of the gradient of all parameters, above which it is scaled down", above=0
     )
     loss_on: str = described(
-        "task", help="task: train on the tokens that the task asks for; all: on every next token"
+        "task",
+        help="train on the tokens that the task asks for, or on all but the first",
+        choices=LOSS_ON,
     )
     label_smoothing: float = described(
-        0.0, help="share of a target's probability spread over all outputs, in training alone"
+        0.0,
+        help="share of a target's probability that training spreads over all outputs",
+        at_least=0,
+        below=1,
     )
-    eval_every: int = described(100, help="steps between evaluations of both splits")
+    eval_every: int = described(100, help="steps between evaluations of both splits", **SIZE)
     snapshots: tuple[int, ...] = described(
         (),
-        help="steps whose weights are kept besides the first and the last; every:N for multiples of N",
+        help="steps whose weights are kept beside the first and last; every:N: multiples of N",
+        at_least=0,
+        below=2**31,
     )
-    init_seed: int = described(0, help="seed of the initial weights")
+    init_seed: int = described(0, help="seed of the initial weights", **SEED)
     data_seed: int = described(
-        0, help="seed of the batches, or of the examples themselves where the task is drawn"
+        0, help="seed of the batches, or of the examples themselves if they are drawn", **SEED
     )
     split_seed: int = described(
         0,
-        help="seed of the random split, or of the holdout where the task is drawn (prefix has none)",
+        help="seed of the random split, or of the holdout if examples are drawn",
+        **SEED,
     )
 
     def __post_init__(self) -> None:
-        require_choice("split", self.split, SPLITS)
-        require_choice("lr_schedule", self.lr_schedule, tuple(LR_SCHEDULES))
-        require_choice("loss_on", self.loss_on, LOSS_ON)
-        for size in ("steps", "batch_size", "eval_every"):
-            require_int(size, getattr(self, size), at_least=1)
-        for rate in ("lr", "weight_decay", "adam_eps"):
-            require_number(rate, getattr(self, rate))
-        for share in ("b1", "b2", "momentum", "label_smoothing"):
-            require_number(share, getattr(self, share), below=1.0)
-        if self.clip_grad_norm is not None:
-            require_number("clip_grad_norm", self.clip_grad_norm, above=True)
+        hold_plain_values(self)
+        check_effects(self)
         self._check_optimizer()
-        for seed in SEEDS:
-            require_int(seed, getattr(self, seed), at_least=0)
-            if getattr(self, seed) >= 2**32:
-                raise UserError(f"{seed} must be below 2**32, not {getattr(self, seed)}")
-        require_number("train_fraction", self.train_fraction, below=1.0, above=True)
-        if not isinstance(self.snapshots, tuple | list):
-            raise UserError(f"snapshots must be a tuple of steps, not {self.snapshots!r}")
-        for step in self.snapshots:
-            require_int("snapshots", step, at_least=0)
-            if step > self.steps:
-                raise UserError(f"snapshots: step {step} lies beyond the last, steps={self.steps}")
-        object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
+        self._check_pauses()
         if self.model.seed is not None:
             raise UserError(
-                f"the model's seed={self.model.seed} has no effect: a run's weights come from init_seed; "
-                "set that, and leave seed out"
+                f"the model's seed={self.model.seed} has no effect: a run's weights come from "
+                "init_seed; set that, and leave seed out"
             )
         self._check_task_fits()
 
     def _check_optimizer(self) -> None:
-        require_choice("optimizer", self.optimizer, tuple(OPTIMIZERS))
         taken = OPTIMIZERS[self.optimizer]
-        unset = {field.name: field.default for field in train_fields()} | {"weight_decay": 0.0}
+        neutral = {field.name: field.default for field in train_fields()} | {"weight_decay": 0.0}
         for field in HYPERPARAMETERS:
             value = getattr(self, field)
-            if field not in taken and value != unset[field]:
+            if field not in taken and value != neutral[field]:
                 raise UserError(
-                    f"optimizer={self.optimizer!r} takes no {field} (but {', '.join(('lr', *taken))}), so "
-                    f"{field}={value} would have no effect; set {field} to {unset[field]:g}"
+                    f"optimizer={self.optimizer!r} takes no {field} (it takes "
+                    f"{', '.join(('lr', *taken))}), so {field}={value} would have no effect; set "
+                    f"{field} to {neutral[field]:g}"
                 )
-        require_int("warmup_steps", self.warmup_steps, at_least=0)
         if self.warmup_steps >= self.steps:
             raise UserError(
-                f"warmup_steps={self.warmup_steps} leaves no update at the full learning rate; choose "
-                f"fewer than steps={self.steps}"
+                f"warmup_steps={self.warmup_steps} leaves no update at the full learning rate; "
+                f"choose fewer than steps={self.steps}"
             )
 
+    def _check_pauses(self) -> None:
+        object.__setattr__(self, "snapshots", tuple(sorted(set(self.snapshots))))
+        if self.snapshots and self.snapshots[-1] > self.steps:
+            raise UserError(
+                f"snapshots: step {self.snapshots[-1]} is after the last step, steps={self.steps}; "
+                "choose steps up to that"
+            )
+        pauses = {"eval_every": self.steps // self.eval_every, "snapshots": len(self.snapshots)}
+        for field, n_pauses in pauses.items():
+            if n_pauses > MOST_PAUSES:
+                raise UserError(
+                    f"{field} stops the training {n_pauses:,} times in {self.steps:,} steps; "
+                    f"choose at most {MOST_PAUSES:,} stops"
+                )
+
     def _check_task_fits(self) -> None:
+        object.__setattr__(self, "task", recordable(self.task))
         check_known(self.task)
         check_task(self.task)
         sequences = self.task.sequences()
@@ -148,10 +189,10 @@ class TrainConfig:
         n_tokens = len(self.task.vocabulary)
         if self.model.n_ctx < length - 1:
             raise UserError(
-                f"n_ctx={self.model.n_ctx} is shorter than what the model is fed, the task's sequences of "
-                f"{length} tokens but for the last; set n_ctx to at least {length - 1}"
+                f"n_ctx={self.model.n_ctx} is shorter than the model's input, which is a sequence "
+                f"of {length} tokens without the last one; set n_ctx to at least {length - 1}"
             )
-        trained_on = list(self.trained_positions)
+        trained_on = list(self.train_positions)
         n_outputs = int(sequences[:, trained_on].max()) + 1
         for field, needed, what in (
             ("d_vocab", n_tokens, "vocabulary"),
@@ -167,13 +208,29 @@ class TrainConfig:
         else:
             self._check_split()
 
+    def require_unseen_answers(self) -> None:
+        """Raise a UserError if the model's input shows it a token that it is trained to predict.
+
+        A training checks this when it begins. A config does not, so that old runs still open.
+        """
+        # The model's input is every token except the last.
+        last = self.task.sequences().shape[1] - 1
+        if self.model.attention_dir == "bidirectional" and self.train_positions[0] < last:
+            label = self.task.position_labels[self.train_positions[0]]
+            raise UserError(
+                "attention_dir='bidirectional' lets the model see the tokens that it is trained to "
+                f"predict, such as {label}, so it would copy them; choose attention_dir='causal', "
+                "or a task with one answer, at the end, and loss_on='task'"
+            )
+
     def _check_unsplit(self) -> None:
-        usual = {field.name: field.default for field in train_fields()}
+        defaults = {field.name: field.default for field in train_fields()}
         for name in ("split", "train_fraction"):
-            if getattr(self, name) != usual[name]:
+            if getattr(self, name) != defaults[name]:
                 raise UserError(
-                    f"{name}={getattr(self, name)!r} is of no use: this task has too many examples to split "
-                    f"them, so they are drawn; leave it at {usual[name]!r}"
+                    f"{name}={getattr(self, name)!r} has no effect: this task has too many "
+                    f"examples to list and split, so they are drawn at random; leave {name} at "
+                    f"{defaults[name]!r}"
                 )
 
     def _check_split(self) -> None:
@@ -181,65 +238,76 @@ class TrainConfig:
         if not 0 < n_train < n_sequences:
             raise UserError(
                 f"train_fraction={self.train_fraction} leaves {n_train} of {n_sequences} sequences "
-                "to train on; both splits need at least one"
+                "to train on; choose a fraction that leaves at least one in each split"
             )
         if self.batch_size > n_train:
             raise UserError(
                 f"batch_size={self.batch_size} is larger than the training split of {n_train} "
-                "sequences; batches are drawn without replacement"
+                "sequences, from which batches are drawn without replacement; choose a smaller "
+                "batch_size"
             )
 
     @property
     def n_train(self) -> int:
-        """Number of sequences in the training split of a task that lists them."""
+        """The number of sequences in the training split of a task that lists all its sequences."""
         return round(self.train_fraction * len(self.task.sequences()))
 
     @property
-    def trained_positions(self) -> tuple[int, ...]:
-        """The positions whose token's loss is trained on; the first token is never predicted."""
+    def train_positions(self) -> tuple[int, ...]:
+        """The positions of the tokens whose loss is trained on, never the first position."""
         if self.loss_on == "all":
             return tuple(range(1, self.task.sequences().shape[1]))
-        return predicted_positions(self.task)
+        return eval_positions(self.task)
 
     def learning_rate(self, step: int) -> float:
-        """The rate of the update that follows `step` others.
+        """The learning rate of the update after step `step`.
 
-        As optax joins schedules: the first update of a warmup has the rate 0, the one that follows the warmup
-        is the first at `lr`, and what has decayed stays there.
+        It follows Optax' joined schedules: the first update of a warmup has the rate 0, the first
+        update after it has the rate `lr`, and after the last step the rate stays as it is.
         """
         if step < self.warmup_steps:
             return self.lr * step / self.warmup_steps
         done = (step - self.warmup_steps) / (self.steps - self.warmup_steps)
-        return self.lr * LR_SCHEDULES[self.lr_schedule](min(done, 1.0))
+        share = LR_SCHEDULES[self.lr_schedule](min(done, 1.0))
+        return self.lr_end + (self.lr - self.lr_end) * share
 
     def with_seed(self, seed: int) -> TrainConfig:
-        """The same run with all three seeds set to `seed`."""
-        seed = operator.index(seed)  # numpy's integers too
+        """A copy of the config with all three seeds set to `seed`."""
         seeds: dict[str, Any] = dict.fromkeys(SEEDS, seed)
         return dataclasses.replace(self, **seeds)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Three sections, ``model``, ``task`` and ``train``, that JSON can hold."""
+        """The config as the sections ``model``, ``task`` and ``train``, which JSON can hold."""
         train = {f.name: getattr(self, f.name) for f in train_fields()}
         task = {"name": self.task.name, **dataclasses.asdict(cast(Any, self.task))}
         return {"model": self.model.to_dict(), "task": task, "train": train}
 
     @classmethod
-    def from_dict(cls, sections: dict[str, Any]) -> TrainConfig:
-        """The inverse of `to_dict`; other sections are left alone.
+    def from_dict(
+        cls, sections: dict[str, Any], task: str | type[Task] | None = None
+    ) -> TrainConfig:
+        """Make a config from the dict that `to_dict` returns; other sections in it are ignored.
+
+        Args:
+            sections: fields by section, for example from a file.
+            task: the expected task, a name or class. The user's own task is imported only if it is
+                given here or the user's settings trust its module: see
+                `revinc.tasks.recorded_task`.
 
         Raises:
-            UserError: for a section or field that is missing, or a field that does not exist.
+            UserError: for a missing section or field, an unknown field or value, or a task that
+                is not the expected one or may not be imported.
         """
-        needed = ("model", "task", "train")
-        missing = [name for name in needed if not isinstance(sections.get(name), dict)]
+        sections = sections if isinstance(sections, Mapping) else {}
+        missing = [name for name in SECTIONS if not isinstance(sections.get(name), dict)]
         if missing:
             raise UserError(f"the config has no section {', '.join(missing)}")
-        task = dict(sections["task"])
+        task_fields = dict(sections["task"])
+        task_type = recorded_task(task_fields.pop("name", None), task)
         return cls(
             model=HookedTransformerConfig.from_dict(sections["model"]),
-            task=make_task(task.pop("name", None), **task),
-            **checked_fields(cls, sections["train"]),
+            task=build_task(task_type, task_fields),
+            **checked_fields(cls, sections["train"], [field.name for field in train_fields()]),
         )
 
 
@@ -249,7 +317,7 @@ def train_fields() -> list[dataclasses.Field[Any]]:
 
 
 def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:
-    """A phrase for every field in which two configs differ, such as ``lr: 0.01 here, 0.02 there``."""
+    """Phrases that name the fields in which configs differ, such as ``lr: 0.1 here, 0.2 there``."""
     here, there = ours.to_dict(), theirs.to_dict()
     return [
         f"{field}: {here[section].get(field)} here, {there[section].get(field)} there"

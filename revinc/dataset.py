@@ -1,4 +1,4 @@
-"""What a run trains on and is evaluated on, made from its config alone: every framework and engine has the same."""
+"""The dataset of a run: its training and evaluation sequences, made from its config alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from revinc.batch_schedule import draw_many_batches, next_batches
 from revinc.config import TrainConfig
+from revinc.errors import UserError
 from revinc.philox import philox_words
-from revinc.schedule import draw_many_batches, next_batches
-from revinc.tasks import SAMPLE, draw_examples, predicted_positions
+from revinc.tasks import SAMPLE, draw_examples, eval_positions
 
 Rows = Int[np.ndarray, "*batches"]
 Tokens = Int[np.ndarray, "n_sequences seq"]
@@ -20,12 +21,12 @@ Tokens = Int[np.ndarray, "n_sequences seq"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset(ABC):
-    """The examples of a run.
+    """The examples that a run trains and is evaluated on, the same for every framework and engine.
 
     Attributes:
-        cfg: of the run.
+        cfg: the training config.
         tokens: the sequences of an evaluation.
-        train_mask: which of them are of the training split; the others are of the holdout.
+        train_mask: which of them are of the training split; the others are of the holdout split.
     """
 
     cfg: TrainConfig
@@ -33,26 +34,30 @@ class Dataset(ABC):
     train_mask: Bool[np.ndarray, " n_sequences"]
 
     @abstractmethod
-    def batches(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
-        """The examples that updates `start` to `stop` (exclusive) train on, by number.
+    def rows(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
+        """The numbers of the examples in each batch, for updates `start` to `stop` (exclusive).
 
-        Any stretch of a run can be had by itself.
+        They depend on nothing that came before, so any part of a run can be had by itself.
         """
 
     @abstractmethod
-    def examples(self, batches: Rows) -> tuple[Tokens, Rows]:
-        """Sequences, and where among them each example of `batches` is (int32).
+    def examples(self, rows: Rows) -> tuple[Tokens, Rows]:
+        """An array of sequences, and for each example number in `rows` the index of its sequence.
 
-        The shapes depend on that of `batches` alone, not on its numbers.
+        Their shapes depend on the shape of `rows` alone, so that they need one program only.
+
+        Returns:
+            The sequences, and the places (int32), which have the shape of `rows`.
         """
 
     @property
-    def predicted(self) -> tuple[int, ...]:
-        """The positions whose token is asked for."""
-        return predicted_positions(self.cfg.task)
+    def eval_positions(self) -> tuple[int, ...]:
+        """The positions of the tokens to predict when a split is evaluated."""
+        return eval_positions(self.cfg.task)
 
     @property
     def holdout_mask(self) -> Bool[np.ndarray, " n_sequences"]:
+        """A mask of the sequences in `tokens` that belong to the holdout split."""
         return ~self.train_mask
 
     @property
@@ -67,35 +72,39 @@ class Dataset(ABC):
 
 
 class ListedDataset(Dataset):
-    """All sequences of a task, each in one of two splits. The number of an example is its row."""
+    """The dataset of a task that lists all its sequences; an example's number is its index."""
 
-    def batches(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
-        return many_batches([self], start, stop)[0]
+    def rows(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
+        return rows_of_runs([self], start, stop)[0]
 
-    def examples(self, batches: Rows) -> tuple[Tokens, Rows]:
-        return self.tokens, batches
+    def examples(self, rows: Rows) -> tuple[Tokens, Rows]:
+        return self.tokens, rows
 
 
 class DrawnDataset(Dataset):
-    """Examples of a task that is too large to list, drawn as they are asked for: by number, from the data seed.
+    """The dataset of a task with too many sequences to list, which are drawn from the data seed.
 
-    It is evaluated on the first examples of the training, and on as many that are drawn from the split seed.
+    The training split of an evaluation is the first examples of the training; the holdout split is
+    as many, drawn from the split seed.
     """
 
-    def batches(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
+    def rows(self, start: int, stop: int) -> Int[np.ndarray, "steps batch"]:
         return next_batches(self.cfg.batch_size, start, stop)
 
-    def examples(self, batches: Rows) -> tuple[Tokens, Rows]:
-        first = int(batches.min())
-        block = drawn_for_training(self.cfg, first, int(batches.max()) + 1)
-        rows = np.arange(batches.size, dtype=np.int32).reshape(batches.shape)
-        return block[(batches - first).ravel()], rows
+    def examples(self, rows: Rows) -> tuple[Tokens, Rows]:
+        first = int(rows.min())
+        block = drawn_for_training(self.cfg, first, int(rows.max()) + 1)
+        places = np.arange(rows.size, dtype=np.int32).reshape(rows.shape)
+        return block[(rows - first).ravel()], places
 
 
 def make_dataset(cfg: TrainConfig) -> Dataset:
-    """The dataset of a run: ``prefix`` trains on the first sequences, ``random`` on a seeded draw."""
+    """Make the dataset of a run from its training config.
+
+    Its training split is the first sequences (``prefix``) or seeded ones (``random``).
+    """
     if cfg.task.is_drawn:
-        holdout = draw_examples(cfg.task, cfg.split_seed, "holdout", 0, SAMPLE)
+        holdout = _drawn(cfg, cfg.split_seed, "holdout", 0, SAMPLE)
         tokens = np.concatenate([drawn_for_training(cfg, 0, SAMPLE), holdout])
         return DrawnDataset(cfg, tokens, np.arange(len(tokens)) < SAMPLE)
     tokens = cfg.task.sequences()
@@ -109,16 +118,32 @@ def make_dataset(cfg: TrainConfig) -> Dataset:
 
 
 def drawn_for_training(cfg: TrainConfig, start: int, stop: int) -> Tokens:
-    """Examples `start` to `stop` (exclusive) of those that a run of a drawn task trains on."""
-    return draw_examples(cfg.task, cfg.data_seed, "examples", start, stop)
+    """Draw training examples `start` to `stop` (exclusive) of a task with too many to list them."""
+    return _drawn(cfg, cfg.data_seed, "examples", start, stop)
 
 
-def many_batches(
+def _drawn(cfg: TrainConfig, seed: int, stream: str, start: int, stop: int) -> Tokens:
+    tokens = draw_examples(cfg.task, seed, stream, start, stop)
+    targets = tokens[:, list(cfg.train_positions)]
+    for row, place in np.argwhere(targets >= cfg.model.d_vocab_out)[:1]:
+        raise UserError(
+            f"the model has d_vocab_out={cfg.model.d_vocab_out} outputs, too few to predict token "
+            f"{targets[row, place]}, the answer of task {cfg.task.name} in example {start + row} "
+            f"of its {stream}; set d_vocab_out to at least {targets.max() + 1}"
+        )
+    return tokens
+
+
+def rows_of_runs(
     datasets: Sequence[Dataset], start: int, stop: int
 ) -> Int[np.ndarray, "runs steps batch"]:
-    """`Dataset.batches` of runs of one recipe, that differ in seeds and split. Of listed tasks all are drawn at once."""
+    """The numbers of the examples in each batch of many runs, for updates `start` to `stop` - 1.
+
+    The runs differ in hyperparameters, seeds and split alone. For listed tasks the batches of all
+    runs are drawn at once.
+    """
     if isinstance(datasets[0], DrawnDataset):
-        return np.stack([data.batches(start, stop) for data in datasets])
+        return np.stack([data.rows(start, stop) for data in datasets])
     seeds = [data.cfg.data_seed for data in datasets]
     rows = [data.train_rows for data in datasets]
     return draw_many_batches(seeds, rows, datasets[0].cfg.batch_size, start, stop)

@@ -1,4 +1,4 @@
-"""What an engine is: the seam between a training run and the program that executes it."""
+"""Engines: the interface between a training run and the program that executes it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,27 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from revinc.config import TrainConfig
+from revinc.dataset import Dataset
 from revinc.weights import StateDict
 
 METRICS = ("train_loss", "holdout_loss", "train_accuracy", "holdout_accuracy")
-"""What an evaluation measures over the predicted tokens of each split: mean cross-entropy (nats), share right."""
+"""The metrics of an evaluation: mean cross-entropy (nats) and share of right answers by split."""
+
+EVALUATED_AT_ONCE = 1024
+"""The most sequences that an evaluation holds in memory together."""
 
 LONGEST_CHUNK = 1000
-"""Steps that no chunk exceeds, for progress, checkpoints and Ctrl-C."""
-
+"""The most steps of a chunk, so that progress, checkpoints and Ctrl-C need not wait."""
 
 MOST_TOKENS = 2**18
-"""Tokens that are drawn at once for a run of a task that is drawn, unless a single batch has more."""
+"""The most tokens that are drawn at once for a chunk of a drawn task, if a batch has no more."""
 
 
 def longest_chunk(cfg: TrainConfig) -> int:
-    """Steps after which control returns to the driver at the latest."""
+    """The most steps of a training between two pauses.
+
+    In a pause it shows its progress, writes a checkpoint or stops after Ctrl-C.
+    """
     if not cfg.task.is_drawn:
         return LONGEST_CHUNK
     tokens_per_step = cfg.batch_size * cfg.task.sequences().shape[1]
@@ -31,7 +37,7 @@ def longest_chunk(cfg: TrainConfig) -> int:
 
 
 def chunk_capacity(cfg: TrainConfig) -> int:
-    """The most steps that `Engine.advance` is asked for at once."""
+    """The largest number of steps that one call of an engine's `advance` trains."""
     return min(cfg.eval_every, cfg.steps, longest_chunk(cfg))
 
 
@@ -41,64 +47,77 @@ def evaluation_steps(cfg: TrainConfig) -> list[int]:
 
 
 class Engine(Protocol):
-    """Executes one run. A state is opaque to its caller; `advance` may consume the one it is given.
+    """An object that trains and evaluates the model of one run.
 
-    Everything random is drawn before: an engine sees initial weights and the examples of every batch, by number.
-    What they are, `revinc.dataset.Dataset.examples` says.
+    An engine draws nothing at random: it is given the initial weights, and each batch as numbers of
+    examples (see `revinc.dataset.Dataset.examples`). A state is opaque to the caller, and `advance`
+    may destroy the one it is given.
+
+    Attributes:
+        identity: what a resume must share for its bits to be equal, such as the engine's ``name``.
+        device: the device it runs on, in words.
     """
 
     identity: dict[str, str]
-    """What a resume must share for its bits to be the same, such as the engine's name and platform."""
-
     device: str
-    """The device it runs on, in words."""
 
     def start(self, weights: StateDict) -> Any:
-        """The state before the first update."""
+        """The engine's state before the first update, with the given initial weights."""
 
     def advance(
-        self, state: Any, batches: Int[np.ndarray, "steps batch"]
+        self, state: Any, rows: Int[np.ndarray, "steps batch"]
     ) -> tuple[Any, Float[np.ndarray, " steps"]]:
-        """One update per row of `batches`, and each batch's loss before its update."""
+        """Train on each batch in turn: returns the new state and the losses before each update.
+
+        Args:
+            state: the state to go on from.
+            rows: the numbers of each batch's examples; at most `chunk_capacity` steps.
+        """
 
     def evaluate(self, state: Any) -> dict[str, float]:
-        """The values of `METRICS` over both splits."""
+        """The loss and accuracy on both splits, as a dict with keys such as ``train_loss``."""
 
     def weights(self, state: Any) -> StateDict:
-        """The weights, by their TransformerLens names."""
+        """The model's weights in a state of the engine, by their TransformerLens names."""
 
     def to_arrays(self, state: Any) -> dict[str, np.ndarray]:
-        """A copy of everything that the next updates depend on."""
+        """Copy a state to arrays by name: everything that the next updates depend on."""
 
     def from_arrays(self, arrays: dict[str, np.ndarray]) -> Any:
-        """The inverse of `to_arrays`, bit for bit."""
+        """Restore a state, bit for bit, from the arrays that `to_arrays` returned."""
 
 
 class PopulationEngine(Protocol):
-    """Executes many runs of one recipe side by side, that differ in rates, split and seeds alone.
+    """An object that trains and evaluates the models of many runs side by side.
 
-    What becomes of a model depends on no other, on its place, or on how many run.
+    The runs have one training config, except for hyperparameters, split and seeds. The result of a
+    model depends neither on the other models, nor on its place, nor on their number.
+
+    Attributes:
+        identity: like `Engine.identity`, plus the `width`.
+        device: the device it runs on, in words.
+        width: the most models that it trains side by side.
     """
 
     identity: dict[str, str]
-    """As an engine's, with the `width`."""
-
     device: str
-    """The device it runs on, in words."""
-
     width: int
-    """The most models that it trains side by side."""
 
-    def start(self, runs: Sequence[TrainConfig], weights: StateDict) -> Any:
-        """The state before the first update, from weights with a model axis first."""
+    def start(self, data: Sequence[Dataset], weights: StateDict) -> Any:
+        """The engine's state before the first update, with the given initial weights.
+
+        Args:
+            data: the dataset of each run, with its config.
+            weights: the initial weights, with a leading axis of models.
+        """
 
     def advance(
-        self, state: Any, batches: Int[np.ndarray, "models steps batch"]
+        self, state: Any, rows: Int[np.ndarray, "models steps batch"]
     ) -> tuple[Any, Float[np.ndarray, "models steps"]]:
-        """One update of every model per step, and each batch's loss before its update."""
+        """Train each model on its batches: returns the new state, and losses before each update."""
 
     def evaluate(self, state: Any) -> dict[str, Float[np.ndarray, " models"]]:
-        """The values of `METRICS` over both splits."""
+        """Every model's loss and accuracy on both splits: arrays by names like ``train_loss``."""
 
     def weights(self, state: Any) -> StateDict:
-        """The weights, by their TransformerLens names, with a model axis first."""
+        """All models' weights by TransformerLens names, stacked on a leading axis of models."""

@@ -1,15 +1,24 @@
-"""Flags made from the fields of a dataclass, each with its type, its help and no default."""
+"""Command-line flags made from the fields of a dataclass."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import types
-import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from revinc.config_fields import alternatives, help_of, type_hints
+from revinc.flag_values import integer, number
+
 Parser = Callable[[str], Any]
+
+READERS: dict[Any, Parser] = {
+    int: integer,
+    float: number,
+    str: str,
+    tuple[str, ...]: lambda text: tuple(text.split(",")),
+}
+"""The function that parses a flag's text, by the type of its field."""
 
 
 def add_fields(
@@ -20,67 +29,49 @@ def add_fields(
     axes: Mapping[str, Parser],
     whose: str = "tutorial",
 ) -> None:
-    """A flag for each of `fields`, which are some of the dataclass `owner`.
+    """Add a command-line flag for each of the given fields of a dataclass.
+
+    A flag that is not given leaves no attribute in the parsed namespace.
 
     Args:
-        group: what gets them.
-        owner: whose type hints say how a flag is read.
-        fields: which.
-        defaults: has the values that the help shows.
-        axes: fields that take several values, and what makes those of a flag's text.
+        group: the parser, or group of a parser, that gets the flags.
+        owner: the dataclass, whose type hints say how a flag's text is parsed.
+        fields: those of its fields that become flags.
+        defaults: an object with the values that the help shows.
+        axes: fields that take several values, each with the function that parses their text.
         whose: what the help calls the values of `defaults`.
     """
-    hints = typing.get_type_hints(owner)
+    hints = type_hints(owner)
     for field in fields:
-        flag = "--" + field.name.replace("_", "-")
-        help_text = field_help(field, defaults, whose)
-        if field.name in axes:
-            group.add_argument(
-                flag,
-                type=axes[field.name],
-                metavar=f"{_metavar(hints[field.name])},..",
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        elif hints[field.name] is bool:
-            group.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
+        hint = hints[field.name]
+        how: dict[str, Any]
+        if hint is bool:
+            how = {"action": argparse.BooleanOptionalAction}
+        elif field.name in axes:
+            how = {"type": axes[field.name], "metavar": f"{_metavar(hint)},.."}
         else:
-            group.add_argument(
-                flag,
-                type=_parser_of(hints[field.name]),
-                metavar=_metavar(hints[field.name]),
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
+            how = {"type": _parser_of(hint), "metavar": _metavar(hint)}
+        group.add_argument(
+            "--" + field.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=field_help(field, defaults, whose),
+            **how,
+        )
 
 
 def field_help(field: dataclasses.Field[Any], defaults: object, whose: str = "tutorial") -> str:
-    """What a field is for, and its value in `defaults`."""
-    said = field.metadata.get("help", "")
-    return f"{said} ({whose}: {getattr(defaults, field.name, None)})".strip()
+    """The help text of the flag for a config field, which ends with the field's default value."""
+    return f"{help_of(field)} ({whose}: {getattr(defaults, field.name, None)})".strip()
 
 
 def _metavar(hint: Any) -> str:
     return {int: "N", float: "X"}.get(alternatives(hint)[0], "NAME")
 
 
-def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types of a hint such as ``int | None``."""
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
 def _parser_of(hint: Any) -> Parser:
-    """What reads a value of a type: a number, a name, names with commas, or the word none where it may be None."""
+    """The parser of a flag's text for a type hint; if None is allowed, it also takes ``none``."""
     kind, *others = alternatives(hint)
-    parse: Parser = (lambda text: tuple(text.split(","))) if kind == tuple[str, ...] else kind
-
-    def parse_or_none(text: str) -> Any:
-        return None if text.lower() == "none" else parse(text)
-
-    parse_or_none.__name__ = getattr(kind, "__name__", "value")  # argparse names it in its errors
-    return parse_or_none if others else parse
+    parse = READERS[kind]
+    if not others:
+        return parse
+    return lambda text: None if text.lower() == "none" else parse(text)

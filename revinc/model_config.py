@@ -1,18 +1,27 @@
-"""A transformer's shape and parts, with the field names and defaults of TransformerLens 3.9."""
+"""The model config: a transformer's shape and parts, in the field names of TransformerLens 3.9."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
-from revinc.errors import UserError
-from revinc.fields import DERIVED, checked_fields, described
+from revinc.config_fields import (
+    DERIVED,
+    SIZE,
+    Condition,
+    check_effects,
+    checked_fields,
+    checks_names,
+    described,
+    fields_without_effect,
+    hold_plain_values,
+    parse_fields,
+)
+from revinc.errors import UserError, shown
 from revinc.transformer_lens_fields import in_our_words
-from revinc.validation import require_bool, require_choice, require_int, require_number
 
 ACT_FNS = (
     "relu",
@@ -32,173 +41,150 @@ ATTENTION_TYPES = ("global", "local")
 INIT_MODES = ("gpt2", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal")
 DTYPES = ("float32", "float64")
 
+DEPTH: dict[str, Any] = {"at_least": 1, "below": 2**10}
+"""The bounds of a number of layers: each has parameter names and code of its own."""
 
-class Rule(NamedTuple):
-    """A field that has an effect only beside others.
-
-    Attributes:
-        field: its name.
-        default: the value that asks for nothing.
-        has_effect: whether it has one, in a config.
-        unless: the condition, in words.
-    """
-
-    field: str
-    default: Any
-    has_effect: Callable[[Any], bool]
-    unless: str
-
-
-def _is_rotary(cfg: Any) -> bool:
-    return cfg.positional_embedding_type == "rotary"
-
-
-def _has_mlp(cfg: Any) -> bool:
-    return not cfg.attn_only
-
-
-ROTARY = (_is_rotary, "positional_embedding_type='rotary'")
-MLP = (_has_mlp, "attn_only=False")
-LOCAL = (lambda cfg: cfg.use_local_attn, "use_local_attn=True")
-
-RULES = (
-    Rule("rotary_dim", None, *ROTARY),
-    Rule("rotary_base", 10000.0, *ROTARY),
-    Rule("rotary_adjacent_pairs", False, *ROTARY),
-    Rule("gated_mlp", False, *MLP),
-    Rule("parallel_attn_mlp", False, *MLP),
-    Rule("use_hook_mlp_in", False, *MLP),
-    Rule("window_size", None, *LOCAL),
-    Rule("attn_types", None, *LOCAL),
-    Rule(
-        "use_local_attn",
-        False,
-        lambda cfg: cfg.attention_dir == "causal",
-        "attention_dir='causal'",
-    ),
-    Rule("attn_scale", None, lambda cfg: cfg.use_attn_scale, "use_attn_scale=True"),
-    Rule(
-        "final_rms",
-        False,
-        lambda cfg: cfg.normalization_type is not None,
-        "there is a normalization_type",
-    ),
-    Rule(
-        "ungroup_grouped_query_attention",
-        False,
-        lambda cfg: cfg.n_key_value_heads is not None,
-        "n_key_value_heads is set",
-    ),
+ROTARY = Condition(
+    "positional_embedding_type='rotary'", lambda cfg: cfg.positional_embedding_type == "rotary"
 )
-"""The fields that are refused where they would be ignored."""
+MLP = Condition("attn_only=False", lambda cfg: not cfg.attn_only)
+LOCAL = Condition("use_local_attn=True", lambda cfg: cfg.use_local_attn)
+CAUSAL = Condition("attention_dir='causal'", lambda cfg: cfg.attention_dir == "causal")
+SCALED = Condition("use_attn_scale=True", lambda cfg: cfg.use_attn_scale)
+NORMALIZED = Condition(
+    "there is a normalization_type", lambda cfg: cfg.normalization_type is not None
+)
+GROUPED = Condition("n_key_value_heads is set", lambda cfg: cfg.n_key_value_heads is not None)
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class HookedTransformerConfig:
     """A transformer's shape and parts, with the field names and defaults of TransformerLens 3.9.
 
-    Only what is implemented exists as a field. A value that is not implemented, a combination that can't be
-    computed, and a field that has no effect beside the others are refused by name.
+    A field exists only if it is implemented. Unknown values, combinations that can't be computed,
+    and fields that would have no effect are refused with an error that names the field.
 
     Raises:
         UserError: a ValueError that names the field.
     """
 
-    n_layers: int = described(help="number of transformer blocks")
-    d_model: int = described(help="width of the residual stream")
-    d_head: int = described(help="width of each attention head")
-    n_ctx: int = described(help="longest sequence, in tokens")
-    d_vocab: int = described(help="number of input tokens")
+    n_layers: int = described(help="number of transformer blocks", **DEPTH)
+    d_model: int = described(help="width of the residual stream", **SIZE)
+    d_head: int = described(help="width of each attention head", **SIZE)
+    n_ctx: int = described(help="longest sequence, in tokens", **SIZE)
+    d_vocab: int = described(help="number of input tokens", **SIZE)
     n_heads: int = described(
-        DERIVED, help="attention heads (left out of a config: d_model // d_head)"
+        DERIVED, help="attention heads (left out of a config: d_model // d_head)", **SIZE
     )
-    d_mlp: int = described(DERIVED, help="width of the MLP (left out of a config: 4 * d_model)")
-    d_vocab_out: int = described(DERIVED, help="number of output tokens (follows d_vocab)")
-    act_fn: str = described("relu", help=f"MLP activation: {', '.join(ACT_FNS)}")
-    gated_mlp: bool = described(False, help="act_fn(x @ W_gate) * (x @ W_in) in the MLP")
+    d_mlp: int = described(
+        DERIVED, help="width of the MLP (left out of a config: 4 * d_model)", **SIZE
+    )
+    d_vocab_out: int = described(DERIVED, help="number of output tokens (follows d_vocab)", **SIZE)
+    act_fn: str = described("relu", help="MLP activation", choices=ACT_FNS)
+    gated_mlp: bool = described(False, help="act_fn(x @ W_gate) * (x @ W_in) in the MLP", needs=MLP)
     attn_only: bool = described(False, help="leave the MLPs out")
     parallel_attn_mlp: bool = described(
-        False, help="let the MLP read what the attention reads, not what it wrote"
+        False, help="the MLP reads the attention's input, not its output", needs=MLP
     )
     normalization_type: str | None = described(
-        "LN", help="LN or RMS, LNPre or RMSPre (the same without weights), or None"
+        "LN",
+        help="layer or RMS norm; LNPre and RMSPre have no weights",
+        choices=NORMALIZATION_TYPES,
     )
-    final_rms: bool = described(False, help="make the last norm an RMS norm")
-    eps: float = described(1e-5, help="added to the variance in every norm")
+    final_rms: bool = described(False, help="make the last norm an RMS norm", needs=NORMALIZED)
+    eps: float = described(1e-5, help="added to the variance in every norm", at_least=0)
     positional_embedding_type: str = described(
         "standard",
-        help="standard: learned and added; shortformer: added to queries and keys alone; rotary; alibi; none",
+        help="standard: learned, added to the embeddings; shortformer: added to queries and keys",
+        choices=POSITIONAL_EMBEDDING_TYPES,
     )
     rotary_dim: int | None = described(
-        DERIVED, help="dimensions of a head that are rotated (left out of a config: d_head)"
+        DERIVED,
+        help="rotated dimensions of a head (left out of a config: d_head)",
+        needs=ROTARY,
+        **SIZE,
     )
-    rotary_base: float = described(10000.0, help="longest wavelength of a rotation, over 2 pi")
+    rotary_base: float = described(
+        10000.0, help="longest wavelength of a rotation, over 2 pi", needs=ROTARY, above=0
+    )
     rotary_adjacent_pairs: bool = described(
-        False, help="rotate neighbouring dimensions together, not those half a head apart"
+        False,
+        help="rotate neighbouring dimensions together, not those half a head apart",
+        needs=ROTARY,
     )
     n_key_value_heads: int | None = described(
-        None, help="key and value heads that the query heads share in groups; none: one for each"
+        None,
+        help="key and value heads that the query heads share in groups; none: one for each",
+        **SIZE,
     )
     ungroup_grouped_query_attention: bool = described(
-        False, help="hook shared keys and values once for every head that uses them"
+        False, help="hook shared keys and values once for every head that uses them", needs=GROUPED
     )
     attention_dir: str = described(
-        "causal", help="causal: no position sees a later one; bidirectional: each sees all"
+        "causal",
+        help="causal: no position sees a later one; bidirectional: each sees all",
+        choices=ATTENTION_DIRS,
     )
-    use_local_attn: bool = described(False, help="let layers see window_size positions only")
-    window_size: int | None = described(None, help="positions that a local layer sees")
+    use_local_attn: bool = described(
+        False, help="some layers see only window_size positions", needs=CAUSAL
+    )
+    window_size: int | None = described(
+        None, help="positions that a local layer sees", needs=LOCAL, **SIZE
+    )
     attn_types: tuple[str, ...] | None = described(
-        None, help="global or local, for every layer: global,local,..."
+        None,
+        help="the type of every layer, separated by commas",
+        needs=LOCAL,
+        choices=ATTENTION_TYPES,
     )
     use_attn_scale: bool = described(True, help="divide attention scores by attn_scale")
     attn_scale: float | None = described(
-        DERIVED, help="divides attention scores (left out of a config: sqrt(d_head))"
+        DERIVED,
+        help="divides attention scores (left out of a config: sqrt(d_head))",
+        needs=SCALED,
+        above=0,
     )
     scale_attn_by_inverse_layer_idx: bool = described(
-        False, help="divide attention scores by the layer's number too, from 1 on"
+        False, help="also divide attention scores by the layer's number, counted from 1"
     )
     attn_scores_soft_cap: float | None = described(
-        None, help="bound of attention scores: cap * tanh(scores / cap)"
+        None, help="bound of attention scores: cap * tanh(scores / cap)", above=0
     )
     output_logits_soft_cap: float | None = described(
-        None, help="bound of logits: cap * tanh(logits / cap)"
+        None, help="bound of logits: cap * tanh(logits / cap)", above=0
     )
-    use_attn_result: bool = described(False, help="hook what every head adds: hook_result")
+    use_attn_result: bool = described(False, help="hook the output of every head: hook_result")
     use_split_qkv_input: bool = described(
         False, help="hook the inputs of queries, keys and values by head: hook_q_input, ..."
     )
     use_attn_in: bool = described(False, help="hook the attention's input by head: hook_attn_in")
-    use_hook_mlp_in: bool = described(False, help="hook the MLP's input: hook_mlp_in")
+    use_hook_mlp_in: bool = described(False, help="hook the MLP's input: hook_mlp_in", needs=MLP)
     use_hook_tokens: bool = described(False, help="hook the tokens: hook_tokens")
-    init_mode: str = described("gpt2", help=f"initial weights: {', '.join(INIT_MODES)}")
+    init_mode: str = described(
+        "gpt2", help="distribution of the initial weights", choices=INIT_MODES
+    )
     initializer_range: float = described(
         DERIVED,
-        help="standard deviation of initial weights, gain in other modes than gpt2 "
-        "(follows d_model: 0.8 / sqrt(d_model), a gain of 1 in other modes)",
+        help="standard deviation of initial weights, or the gain if init_mode is not gpt2 "
+        "(left out of a config: 0.8 / sqrt(d_model), or a gain of 1)",
+        at_least=0,
     )
-    seed: int | None = described(None, help="of a model that is built without weights or rngs")
-    dtype: str = described("float32", help="float32 or float64")
+    seed: int | None = described(
+        None, help="seed of a model built without weights or rngs", at_least=0, below=2**64
+    )
+    dtype: str = described("float32", help="type of weights and activations", choices=DTYPES)
 
     def __post_init__(self) -> None:
-        for size in ("n_layers", "d_model", "d_head", "n_ctx", "d_vocab"):
-            require_int(size, getattr(self, size), at_least=1)
+        hold_plain_values(self)
         if self.n_heads is None and self.d_model % self.d_head:
             raise UserError(
-                f"n_heads can't be derived: d_model={self.d_model} is no multiple of "
+                f"n_heads can't be derived: d_model={self.d_model} is not a multiple of "
                 f"d_head={self.d_head}; set n_heads"
             )
-        if isinstance(self.attn_types, list):
-            object.__setattr__(self, "attn_types", tuple(self.attn_types))
-        for field, value in self._derivations().items():
-            if getattr(self, field) is None:
-                object.__setattr__(self, field, value)
-        self._check_values()
-        for rule in RULES:
-            if getattr(self, rule.field) != rule.default and not rule.has_effect(self):
-                raise UserError(
-                    f"{rule.field}={getattr(self, rule.field)!r} has no effect unless {rule.unless}; "
-                    "leave it out"
-                )
+        derived = {k: v for k, v in self._derivations().items() if getattr(self, k) is None}
+        hold_plain_values(self, derived)
+        check_effects(self)
         self._check_combinations()
 
     def _derivations(self) -> dict[str, int | float | None]:
@@ -211,36 +197,11 @@ class HookedTransformerConfig:
             "initializer_range": 0.8 / math.sqrt(self.d_model) if self.init_mode == "gpt2" else 1.0,
         }
 
-    def _check_values(self) -> None:
-        for size in ("n_heads", "d_mlp", "d_vocab_out"):
-            require_int(size, getattr(self, size), at_least=1)
-        for optional in ("rotary_dim", "n_key_value_heads", "window_size"):
-            if getattr(self, optional) is not None:
-                require_int(optional, getattr(self, optional), at_least=1)
-        for number in ("eps", "initializer_range"):
-            require_number(number, getattr(self, number))
-        require_number("rotary_base", self.rotary_base, above=True)
-        for optional in ("attn_scale", "attn_scores_soft_cap", "output_logits_soft_cap"):
-            if getattr(self, optional) is not None:
-                require_number(optional, getattr(self, optional), above=True)
-        for field in dataclasses.fields(self):
-            if field.type == "bool":
-                require_bool(field.name, getattr(self, field.name))
-        require_choice("act_fn", self.act_fn, ACT_FNS)
-        require_choice("normalization_type", self.normalization_type, NORMALIZATION_TYPES)
-        require_choice(
-            "positional_embedding_type", self.positional_embedding_type, POSITIONAL_EMBEDDING_TYPES
-        )
-        require_choice("attention_dir", self.attention_dir, ATTENTION_DIRS)
-        require_choice("init_mode", self.init_mode, INIT_MODES)
-        require_choice("dtype", self.dtype, DTYPES)
-        if self.seed is not None:
-            require_int("seed", self.seed, at_least=0)
-
     def _check_combinations(self) -> None:
         if self.gated_mlp and self.act_fn == "solu_ln":
             raise UserError(
-                "act_fn='solu_ln' and gated_mlp=True exclude each other: TransformerLens drops W_in there"
+                "act_fn='solu_ln' and gated_mlp=True exclude each other, because TransformerLens "
+                "would ignore the weights W_in; choose one"
             )
         if self.rotary_dim is not None and (self.rotary_dim % 2 or self.rotary_dim > self.d_head):
             raise UserError(
@@ -253,47 +214,51 @@ class HookedTransformerConfig:
         if self.n_kv_heads < self.n_heads:
             if self.use_attn_in and not self.use_split_qkv_input:
                 raise UserError(
-                    "use_attn_in hooks one input for all heads, and n_key_value_heads makes fewer of keys; "
-                    "set use_split_qkv_input or ungroup_grouped_query_attention"
+                    "use_attn_in=True needs as many key heads as query heads, but "
+                    "n_key_value_heads makes fewer; set use_split_qkv_input or "
+                    "ungroup_grouped_query_attention"
                 )
             if self.use_split_qkv_input and self.positional_embedding_type == "shortformer":
                 raise UserError(
-                    "use_split_qkv_input with n_key_value_heads and positional_embedding_type='shortformer' "
-                    "fails in TransformerLens; set ungroup_grouped_query_attention"
+                    "use_split_qkv_input with n_key_value_heads and "
+                    "positional_embedding_type='shortformer' fails in TransformerLens; set "
+                    "ungroup_grouped_query_attention"
                 )
         if self.use_local_attn:
             self._check_local_attention()
 
     def _check_local_attention(self) -> None:
         if self.window_size is None:
-            raise UserError("use_local_attn needs a window_size, in positions")
-        kinds = self.attn_types
-        if kinds is None or len(kinds) != self.n_layers or not set(kinds) <= set(ATTENTION_TYPES):
             raise UserError(
-                f"use_local_attn needs attn_types: {self.n_layers} of global or local, one for each layer, "
-                f"not {kinds!r}"
+                "use_local_attn=True needs a window_size: how many positions a local layer sees"
+            )
+        kinds = self.attn_types
+        if kinds is None or len(kinds) != self.n_layers:
+            raise UserError(
+                f"use_local_attn=True needs attn_types, global or local for each of the "
+                f"{self.n_layers} layers, not {shown(kinds)}"
             )
 
     @property
     def n_kv_heads(self) -> int:
-        """Heads of keys and values, as they are projected and hooked."""
+        """The number of key and value heads that have activations (and hooks) of their own."""
         if self.n_key_value_heads is None or self.ungroup_grouped_query_attention:
             return self.n_heads
         return self.n_key_value_heads
 
     @property
     def has_positions_in_stream(self) -> bool:
-        """Whether positions are added to the residual stream; elsewhere attention alone tells them apart, or nothing."""
+        """Whether positional embeddings are added to the residual stream."""
         return self.positional_embedding_type == "standard"
 
     def replace(self, **changes: Any) -> HookedTransformerConfig:
-        """A copy with other values. Fields that hold their derived value are derived anew.
+        """A copy of the config with other values; fields derived from them are derived again.
 
         (``dataclasses.replace`` would keep, say, the `initializer_range` of the old `d_model`.)
         """
         derived = self._derivations()
         kept = {k: v for k, v in self.to_dict().items() if k not in derived or v != derived[k]}
-        return HookedTransformerConfig(**checked_fields(HookedTransformerConfig, kept | changes))
+        return HookedTransformerConfig(**kept | changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as a flat dict that JSON can hold."""
@@ -302,16 +267,19 @@ class HookedTransformerConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> HookedTransformerConfig:
-        """The inverse of `to_dict`, which also takes what ``cfg.to_dict()`` of TransformerLens 3.9 gives.
+        """Make a config from a dict of `to_dict`, or of ``cfg.to_dict()`` in TransformerLens 3.9.
 
-        Fields without effect are ignored: those of tokenizers and devices, and those that have none
-        beside the others, such as a `window_size` without `use_local_attn`.
+        Fields without effect are ignored: those of tokenizers and devices, and those that have no
+        effect beside the others, such as a `window_size` without `use_local_attn`.
+
+        Args:
+            fields: values by field name.
 
         Raises:
-            UserError: for a field that does not exist, is not implemented, or is missing.
+            UserError: for a missing field, an unknown field or value, or a field of
+                TransformerLens that is not implemented here.
         """
-        ours = checked_fields(cls, in_our_words(fields))
+        ours = parse_fields(cls, checked_fields(cls, in_our_words(fields)))
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-        given = SimpleNamespace(**defaults | ours)
-        ignored = {rule.field for rule in RULES if not rule.has_effect(given)}
+        ignored = fields_without_effect(cls, SimpleNamespace(**defaults | ours))
         return cls(**{name: value for name, value in ours.items() if name not in ignored})

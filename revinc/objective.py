@@ -1,4 +1,4 @@
-"""What training minimises, in any framework."""
+"""The objective: the loss that training minimises, in any framework."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from revinc.config import TrainConfig
 
 
 class Objective(NamedTuple):
-    """The mean cross-entropy of some tokens of every sequence. Evaluations never smooth their labels.
+    """The training loss: the mean cross-entropy of the tokens at `train_positions`.
+
+    Evaluations never smooth labels.
 
     Attributes:
-        predicted: the positions of the tokens; each is predicted at the position before it.
-        label_smoothing: the share of every target's probability that is spread evenly over all outputs.
+        train_positions: the positions of the tokens; each is predicted at the position before it.
+        label_smoothing: the share of each target's probability that is spread over all outputs.
     """
 
-    predicted: tuple[int, ...]
+    train_positions: tuple[int, ...]
     label_smoothing: float = 0.0
 
 
 def make_objective(cfg: TrainConfig) -> Objective:
-    """The objective of a run."""
-    return Objective(cfg.trained_positions, cfg.label_smoothing)
+    """Make the training loss of a run from its config."""
+    return Objective(cfg.train_positions, cfg.label_smoothing)

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: the same on every machine, readable from any point of the stream."""
+"""Random numbers by Philox: the same on every machine, from any point of a random stream."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ WORDS_PER_COUNT = 4  # Philox 4x64 yields four words for each value of its count
 def philox_words(
     seed: int, stream: str, start: int, n_words: int
 ) -> UInt64[np.ndarray, " n_words"]:
-    """`n_words` uniform 64-bit words, beginning at counter `start` of a named stream of `seed`.
+    """Draw uniform random 64-bit integers (words). A seed has many independent, named streams.
 
     Raw Philox output (Salmon et al. 2011) is fixed by its specification, while the methods of
     `numpy.random.Generator` may change between numpy releases (NEP 19).
+
+    Args:
+        seed: the seed.
+        stream: the name of one of the seed's independent streams.
+        start: the counter at which to begin; each counter gives `WORDS_PER_COUNT` words.
+        n_words: the number of words.
     """
     entropy = (seed, *stream.encode())
     key = np.random.SeedSequence(entropy).generate_state(2, np.uint64)
@@ -24,5 +30,5 @@ def philox_words(
 
 
 def unit_interval(words: UInt64[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """float64 in [0, 1) from the high 53 bits of each word."""
+    """Convert random 64-bit words to uniform float64 numbers in [0, 1), by their high 53 bits."""
     return (words >> np.uint64(11)) * 2.0**-53

@@ -1,4 +1,4 @@
-"""Named recipes for the command line."""
+"""Presets: training configs that a user can choose by name, such as the tutorial's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from revinc.tasks import ModularAddition
 
 PRESETS: dict[str, TrainConfig] = {
     "tutorial": TrainConfig(),
-    # Generalises from the tutorial's split where the tutorial's recipe seldom does; the README says how often.
-    # Twice as wide a residual stream, and an optimizer whose decay and noise are strong first and end at zero.
+    # Generalises from the tutorial's split, as the tutorial's config seldom does: see docs/results.md.
+    # Its residual stream is twice as wide, and its learning rate is high first and falls to 0.
     "reliable": TrainConfig(
         model=TUTORIAL_MODEL.replace(d_model=8, initializer_range=0.1),
         lr=5e-2,
@@ -17,7 +17,7 @@ PRESETS: dict[str, TrainConfig] = {
         weight_decay=0.1,
         b2=0.95,
     ),
-    # Modular addition as Nanda et al. (2023, arXiv:2301.05217) trained it: every step sees all of the training split.
+    # Modular addition as in Nanda et al. (2023, arXiv:2301.05217): a batch is the training split.
     "grokking": TrainConfig(
         model=HookedTransformerConfig(
             n_layers=1,

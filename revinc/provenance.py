@@ -1,16 +1,19 @@
-"""Where numbers come from: the packages and the source that made them."""
+"""Provenance of results: the versions of packages and the source that made them."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import subprocess
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 RECORDED_PACKAGES = ("jax-revinc", "numpy", "jax", "flax", "optax", "torch", "transformer-lens")
 
 
 def installed_versions() -> dict[str, str]:
-    """The versions of the packages that a run's numbers depend on, where installed."""
+    """The versions of the installed packages that a run's numbers depend on."""
     versions = {}
     for package in RECORDED_PACKAGES:
         try:
@@ -21,13 +24,28 @@ def installed_versions() -> dict[str, str]:
 
 
 def source_commit() -> str:
-    """The commit of the source that runs, ``-dirty`` if it was changed since; empty outside its git checkout."""
+    """The git commit of the source, with ``-dirty`` if files changed; empty outside a checkout."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():
         return ""
     describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty"]
     try:
-        said = subprocess.run(describe, cwd=checkout, capture_output=True, text=True, check=False)
+        result = subprocess.run(describe, cwd=checkout, capture_output=True, text=True, check=False)
     except OSError:
         return ""
-    return said.stdout.strip()
+    return result.stdout.strip()
+
+
+@functools.cache
+def source_digest(*packages: str) -> str:
+    """A hash of all Python source of the given packages, to tell whether the source changed."""
+    digest = hashlib.sha256()
+    for package in packages:
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        folder = Path(spec.origin).parent
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{file.relative_to(folder)}\n".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

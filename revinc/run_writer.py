@@ -1,93 +1,100 @@
-"""The run folder, as it is written: one writer at a time, every file whole or absent."""
+"""The writer of a run folder, which locks the folder and writes each file whole or not at all."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+import numpy as np
 
-from revinc import runs
-from revinc.atomic import TEMPORARY_SUFFIX, write_atomically
+from revinc import folders, runs
+from revinc.atomic_files import remove_leftovers, write_bytes
 from revinc.checkpoint import Checkpoint, History
-from revinc.config import TrainConfig, differences
+from revinc.checksums import CHECKSUMS, EARLIER_CHECKSUMS, Checksums, Journal
+from revinc.config import differences
 from revinc.errors import UserError
-from revinc.folders import LOCK, make_folder
+from revinc.folders import make_folder, make_own_folder
+from revinc.json_records import config_digest, write_record
+from revinc.parquet_tables import numbers_as_bytes
 from revinc.provenance import installed_versions
-from revinc.records import read_record, write_record
-from revinc.runs import Run
-from revinc.weights import StateDict, check_state_dict, read_safetensors, save_state_dict
+from revinc.run_request import BEGINNING, RESULTS, RunRequest, replaced_files
+from revinc.runs import Run, step_of, weights_name
+from revinc.weights import StateDict, read_safetensors, save_state_dict, to_safetensors
 
-OUR_FILES = (runs.CONFIG, runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOINT, runs.REPORT)
-OUR_FOLDERS = (runs.SNAPSHOTS, runs.TENSORBOARD, runs.WANDB)
+UNDER_LOCK = (*RESULTS, CHECKSUMS, EARLIER_CHECKSUMS, runs.CONFIG)
+"""Files that only the holder of the lock writes."""
 
 
 class RunWriter:
-    """Claims a folder for one run and writes it. Use it as a context manager: it holds a lock.
+    """A context manager that locks the folder of one run and writes the run's files.
 
-    A new run begins with `init`, or else `draw_weights()`, as its snapshot of step 0: a resume never draws.
+    A new run begins with `request.init`, or else with `draw_weights()`, as its snapshot of step 0.
+    A resume never draws.
+
+    Args:
+        request: what to train and where.
+        identity: the identity of the engine.
+        draw_weights: draws the initial weights.
+
+    Attributes:
+        run: the run in the folder.
+        resumed: whether the run had begun before.
 
     Raises:
-        UserError: if the folder holds a run and neither `resume` nor `overwrite` is asked for; if it
-            holds something else; if another process is writing it; if `init` does not fit the config;
-            or if the run that would be resumed has another config, engine or beginning.
+        UserError: if the folder can't be used; if another process is writing it; or if the run to
+            resume has another config, engine or beginning.
     """
 
     def __init__(
         self,
-        path: Path,
-        config: TrainConfig,
-        engine: dict[str, str],
+        request: RunRequest,
+        identity: Mapping[str, str],
         draw_weights: Callable[[], StateDict],
-        init: StateDict | None = None,
-        resume: bool = False,
-        overwrite: bool = False,
     ) -> None:
-        check_request(path, resume, overwrite)
-        self.path = path
-        make_folder(path, "run", runs.CONFIG, {*OUR_FILES, *OUR_FOLDERS})
-        self._lock = FileLock(path / LOCK, timeout=0)
+        self.path = request.out
+        make_folder(self.path, "run", runs.CONFIG, BEGINNING)
+        self._lock = folders.lock(self.path)
         try:
-            self._lock.acquire()
-        except Timeout as error:
-            raise UserError(f"{path} is being written by another process") from error
-        try:
-            # Only now: until the lock was ours another process may have finished a run here.
-            self.resumed = resume and (path / runs.CONFIG).exists()
-            if init is not None:
-                init = check_state_dict(config.model, init, "init")
+            # Once more: before we had the lock, another process may have finished a run here.
+            request.check_folder()
+            self.resumed = request.resumes
             if self.resumed:
-                check_same_run(Run.load(path), config, engine, init)
+                self.run = Run.load(self.path)
+                check_same_run(self.run, request, identity)
+                checksums = self.run.checksums
+                self._journal = Journal(self.path, checksums) if checksums is not None else None
+                make_own_folder(self.path / runs.SNAPSHOTS)
             else:
-                refuse_to_replace(path, overwrite)
-                weights = draw_weights() if init is None else init
-                self._begin(config, engine, weights, "init_seed" if init is None else "given")
-            for name in OUR_FILES:
-                (path / (name + TEMPORARY_SUFFIX)).unlink(missing_ok=True)
-            for leftover in (path / runs.SNAPSHOTS).glob(f"*{TEMPORARY_SUFFIX}"):
-                leftover.unlink()
+                self._begin(request, identity, draw_weights)
+            remove_leftovers(self.path, UNDER_LOCK.__contains__)
+            remove_leftovers(self.path / runs.SNAPSHOTS, lambda name: step_of(name) is not None)
         except BaseException:
             self._lock.release()
             raise
 
     def _begin(
-        self, config: TrainConfig, engine: dict[str, str], weights: StateDict, source: str
+        self,
+        request: RunRequest,
+        identity: Mapping[str, str],
+        draw_weights: Callable[[], StateDict],
     ) -> None:
-        # The config comes last and goes first: only a folder that has one is a run.
-        for name in OUR_FILES:
-            (self.path / name).unlink(missing_ok=True)
-        for name in OUR_FOLDERS:
-            shutil.rmtree(self.path / name, ignore_errors=True)
-        (self.path / runs.SNAPSHOTS).mkdir()
+        engine, config = dict(identity), request.cfg.to_dict()
+        versions, recipe = installed_versions(), config_digest(config, engine)
+        weights = draw_weights() if request.init is None else request.init
+        # The config comes last, as only a folder with a config is a run. An earlier run's config
+        # stays until then, so that the folder may be overwritten again if we are killed here.
+        for file in replaced_files(self.path):
+            file.unlink()
+        make_own_folder(self.path / runs.SNAPSHOTS)
+        self.run = Run(self.path, request.cfg, engine, versions, recipe)
+        self._journal = Journal(self.path, Checksums(recipe))
         self.save_snapshot(0, weights)
         record = {
             "format_version": runs.FORMAT_VERSION,
             "engine": engine,
-            "initial_weights": source,
-            "versions": installed_versions(),
-            **config.to_dict(),
+            "initial_weights": "init_seed" if request.init is None else "given",
+            "versions": versions,
+            **config,
         }
         write_record(self.path / runs.CONFIG, record)
 
@@ -103,72 +110,89 @@ class RunWriter:
         self._lock.release()
 
     def save_snapshot(self, step: int, weights: StateDict) -> None:
-        """Keep the weights after `step` updates."""
-        save_state_dict(runs.snapshot_path(self.path, step), weights)
+        """Write a snapshot: the weights after `step` updates."""
+        self._write({weights_name(step): to_safetensors(weights)})
 
-    def save_checkpoint(self, point: Checkpoint) -> None:
-        """Replace the point from which a resume goes on."""
-        save_state_dict(self.path / runs.CHECKPOINT, point.to_arrays())
+    def save_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint, from which the run can be resumed; it replaces the earlier one."""
+        save_state_dict(self.path / runs.CHECKPOINT, checkpoint.to_arrays(self.run.recipe))
 
-    def load_checkpoint(self) -> Checkpoint | None:
-        """What `save_checkpoint` last saved, or None.
+    def load_checkpoint(self, first: Mapping[str, np.ndarray] | None = None) -> Checkpoint | None:
+        """The checkpoint that `save_checkpoint` wrote last; None if there is none.
+
+        Args:
+            first: the engine's arrays at step 0, whose shapes and types the checkpoint must have;
+                by default that is not checked.
 
         Raises:
-            UserError: if the file is damaged.
+            UserError: if the file is damaged, or another run's.
         """
         file = self.path / runs.CHECKPOINT
         if not file.exists():
             return None
+        arrays = read_safetensors(file)
         try:
-            return Checkpoint.from_arrays(read_safetensors(file))
-        except KeyError as error:
+            checkpoint = Checkpoint.from_arrays(arrays, self.run.recipe)
+            check_alike(first or {}, checkpoint.engine_arrays)
+            if checkpoint.step > self.run.config.steps:
+                step = checkpoint.step
+                raise ValueError(f"the checkpoint is of step {step}, after the run's last step")
+        except ValueError as error:
             raise UserError(
-                f"{file} is no checkpoint ({error} is missing); delete it to start again at step 0"
+                f"{file} is not a checkpoint of this run: {error}; "
+                "move it away to start again at step 0"
             ) from error
+        return checkpoint
 
     def finish(self, weights: StateDict, history: History) -> None:
-        """Write the metrics, then the final weights, whose presence says that the run is whole."""
-        write_atomically(self.path / runs.METRICS, history.metrics.to_parquet)
-        write_atomically(self.path / runs.LOSSES, history.loss_table.to_parquet)
-        save_state_dict(self.path / runs.WEIGHTS, weights)
+        """Write the metrics, then the final weights, whose presence marks the run as finished."""
+        self._write(
+            {
+                runs.METRICS: numbers_as_bytes(history.metrics),
+                runs.LOSSES: numbers_as_bytes(history.loss_table),
+                runs.WEIGHTS: to_safetensors(weights),
+            }
+        )
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
 
-
-def check_request(path: Path, resume: bool, overwrite: bool) -> None:
-    """Raise the UserError with which a `RunWriter` would be refused, where that can be said without claiming `path`."""
-    if resume and overwrite:
-        raise UserError("resume and overwrite exclude each other; choose one")
-    if not resume:
-        refuse_to_replace(path, overwrite)
-
-
-def refuse_to_replace(path: Path, overwrite: bool) -> None:
-    """Raise a UserError if `path` holds a run that is not to be overwritten, or is no run at all."""
-    if not (path / runs.CONFIG).exists():
-        return
-    if not overwrite:
-        raise UserError(
-            f"{path} already holds a run; pass --resume to go on with it, --overwrite to replace it, "
-            "or choose another --out"
-        )
-    read_record(
-        path / runs.CONFIG, "run"
-    )  # a config.json of some other program is none of ours to delete
+    def _write(self, contents: Mapping[str, bytes]) -> None:
+        """Write the checksums of files to the journal, then write the files."""
+        if self._journal is not None:
+            self._journal.add(contents)
+        for name, content in contents.items():
+            write_bytes(self.path / name, content)
 
 
-def check_same_run(
-    run: Run, config: TrainConfig, engine: dict[str, str], init: StateDict | None
-) -> None:
-    """Raise a UserError unless a resume of `run` would be the same run."""
-    if changed := differences(run.config, config):
+def check_same_run(run: Run, request: RunRequest, identity: Mapping[str, str]) -> None:
+    """Raise a UserError if a request to resume differs in config, engine or initial weights."""
+    if changed := differences(run.config, request.cfg):
         raise UserError(
             f"{run.path} can't be resumed with another config ({'; '.join(changed)}); "
-            "leave these options out, or start a new run"
+            "give the run's own values, or start a new run in another folder"
         )
-    if run.engine != engine:
+    if run.engine != identity:
         raise UserError(
-            f"{run.path} was trained by engine {run.engine}; it can't be resumed by {engine}, "
+            f"{run.path} was trained by engine {run.engine}; it can't be resumed by {identity}, "
             "whose rounding differs"
         )
-    if init is not None and any((init[k] != w).any() for k, w in run.state_dict(0).items()):
-        raise UserError(f"{run.path} can't be resumed from other initial weights than its own")
+    init = request.init
+    if init is not None and any((init[k] != w).any() for k, w in run.recorded_weights(0).items()):
+        raise UserError(
+            f"{run.path} can't be resumed from other initial weights than its own; leave init out"
+        )
+
+
+def check_alike(first: Mapping[str, np.ndarray], later: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError unless a checkpoint's arrays are those that the engine needs.
+
+    Args:
+        first: the arrays of the engine's state at step 0.
+        later: the arrays of the checkpoint, to have the same names, shapes and types.
+    """
+    for name, array in first.items():
+        if name not in later:
+            raise ValueError(f"the checkpoint lacks the array {name}, which the engine needs")
+        if (later[name].shape, later[name].dtype) != (np.shape(array), np.asarray(array).dtype):
+            raise ValueError(
+                f"the checkpoint's array {name} has another shape or type than the engine's"
+            )

@@ -1,19 +1,25 @@
-"""The run folder, as it is read: config, weights, metrics and snapshots by their names on disk."""
+"""Reading a run folder: its config, weights, metrics and snapshots."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
-import pyarrow
 
+from revinc.checksums import Checksums
 from revinc.config import TrainConfig
-from revinc.errors import UserError
-from revinc.records import read_checked_record
-from revinc.weights import StateDict, load_state_dict
+from revinc.engine import METRICS as MEASURED
+from revinc.engine import evaluation_steps
+from revinc.errors import UserError, several
+from revinc.json_records import config_digest, read_checked_record
+from revinc.parquet_tables import read_numbers
+from revinc.tasks import Task
+from revinc.validation import require_int, require_path
+from revinc.weights import StateDict, check_finite, load_state_dict
 
 FORMAT_VERSION = 1
 
@@ -27,92 +33,165 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
+MOST_DIGITS = 19
+"""A step has fewer digits than this."""
+
 AnyRun = TypeVar("AnyRun", bound="Run")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder. It is finished once it holds its final weights."""
+    """A run folder: the files of one training run. It is finished if it holds the final weights.
+
+    Every file is checked when it is read, against the run's config and its checksums, which the
+    folders of early versions lack.
+
+    Attributes:
+        path: the folder.
+        config: the training config.
+        engine: the identity of the engine that trains the run.
+        versions: the package versions that began the run.
+        recipe: the digest of config and engine that seals the run's files.
+    """
 
     path: Path
     config: TrainConfig
     engine: dict[str, str]
     versions: dict[str, str]
+    recipe: str
 
     @classmethod
-    def load(cls: type[AnyRun], path: str | Path) -> AnyRun:
+    def load(cls: type[AnyRun], path: str | Path, task: str | type[Task] | None = None) -> AnyRun:
         """Open the run in folder `path`, finished or not.
 
+        Args:
+            path: the run folder.
+            task: the run's task, by name or class. A task of your own is imported only if you name
+                it here, if it is imported already, or if your settings trust its module.
+
         Raises:
-            UserError: if there is no run, or its config can't be read by this version.
+            UserError: if there is no run; if its config can't be read by this version, or has
+                changed since the run's files were written; or if its task is another than `task`,
+                or not allowed to be imported.
         """
-        path = Path(path)
+        path = require_path("the run's folder", path)
         record = read_checked_record(
             path / CONFIG, "run", FORMAT_VERSION, needed=("engine", "versions")
         )
         try:
-            config = TrainConfig.from_dict(record)
+            config = TrainConfig.from_dict(record, task)
         except UserError as error:
-            raise UserError(f"{path / CONFIG}: {error}") from error
-        return cls(
+            raise UserError(f"the config in {path / CONFIG} can't be used: {error}") from error
+        if "name" not in record["engine"]:
+            raise UserError(f"{path / CONFIG} is damaged: the engine's record has no name")
+        run = cls(
             path=path,
             config=config,
             engine=record["engine"],
             versions=record["versions"],
+            recipe=config_digest(record, record["engine"]),
         )
+        checksums = run.checksums
+        if checksums is not None and checksums.recipe != run.recipe:
+            raise UserError(
+                f"{path / CONFIG} is not the config of this run: it was edited, or is another "
+                f"run's, as its digest in {checksums.source} shows; restore it from a copy"
+            )
+        return run
 
     @property
     def finished(self) -> bool:
+        """Whether the folder holds the final weights."""
         return (self.path / WEIGHTS).exists()
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
-        """One row per evaluation: step, train_loss, holdout_loss, train_accuracy, holdout_accuracy."""
-        return self._read_table(METRICS)
+        """A table with one row per evaluation: the step, and loss and accuracy on both splits."""
+        return self._read_table(METRICS, evaluation_steps(self.config), MEASURED)
 
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """One row per update: the step before it and the loss of its batch there."""
-        return self._read_table(LOSSES)
+        """A table with one row per update: the step before it, and the loss of its batch."""
+        return self._read_table(LOSSES, range(self.config.steps), ["loss"])
 
     @property
     def snapshot_steps(self) -> list[int]:
-        """The steps whose weights are kept, ascending; the first is 0."""
-        files = (self.path / SNAPSHOTS).glob("*.safetensors")
-        return sorted(int(file.stem) for file in files if file.stem.isdecimal())
+        """The steps after which the run kept its weights as a snapshot, ascending from 0."""
+        names = [file.name for file in (self.path / SNAPSHOTS).glob("*.safetensors")]
+        return sorted(step for name in names if (step := step_of(name)) is not None)
 
     def state_dict(self, step: int | None = None) -> StateDict:
         """The final weights, or those after `step` updates, by their TransformerLens names.
 
         Raises:
-            UserError: if the run is unfinished, has no snapshot of that step, or the file is damaged.
+            UserError: if the run is unfinished or has no snapshot of that step, or if the file is
+                damaged, another run's, or holds NaN or infinite values.
         """
+        weights = self.recorded_weights(step)
+        check_finite(weights, str(self.path / weights_name(step)))
+        return weights
+
+    def recorded_weights(self, step: int | None = None) -> StateDict:
+        """The final weights, or those after `step` updates, even if they are NaN or infinite."""
         if step is None:
             self._require_finished()
-            return load_state_dict(self.path / WEIGHTS, self.config.model)
-        if step not in self.snapshot_steps:
-            kept = ", ".join(map(str, self.snapshot_steps)) or "none"
-            raise UserError(f"{self.path} has no snapshot of step {step} (kept: {kept})")
-        return load_state_dict(snapshot_path(self.path, step), self.config.model)
+        else:
+            step = require_int("step", step)
+            self._require_snapshot(step)
+        return load_state_dict(self._checked(weights_name(step)), self.config.model)
 
-    def _read_table(self, name: str) -> pd.DataFrame:
+    def _require_snapshot(self, step: int) -> None:
+        if step not in self.snapshot_steps:
+            kept = several([str(kept) for kept in self.snapshot_steps]) or "none"
+            raise UserError(f"{self.path} has no snapshot of step {step} (it has: {kept})")
+        if step > self.config.steps:
+            raise UserError(
+                f"{self.path / weights_name(step)} is not a file of this run, which has "
+                f"{self.config.steps} steps; move it away"
+            )
+
+    def _read_table(self, name: str, steps: Sequence[int], columns: Sequence[str]) -> pd.DataFrame:
         self._require_finished()
-        if not (self.path / name).is_file():
-            raise UserError(f"{self.path / name} does not exist; the run folder is incomplete")
-        try:
-            return pd.read_parquet(self.path / name)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise UserError(f"{self.path / name} can't be read: {error}") from error
+        return read_numbers(self._checked(name), steps, columns)
+
+    def _checked(self, name: str) -> Path:
+        """Check that a file in the folder is as the run wrote it, and return its path."""
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; the run folder is incomplete")
+        if self.checksums is None or self.checksums.allow(self.path, name):
+            return path
+        # The file may have been written since the checksums were read.
+        if (checksums := Checksums.read(self.path)) is not None:
+            checksums.check(self.path, name)
+        return path
+
+    @cached_property
+    def checksums(self) -> Checksums | None:
+        """The recorded checksums of the run's files, read once; None if the folder has none."""
+        return Checksums.read(self.path)
 
     def _require_finished(self) -> None:
         if not self.finished:
-            kept = ", ".join(map(str, self.snapshot_steps))
+            kept = several([str(kept) for kept in self.snapshot_steps])
             raise UserError(
-                f"the run in {self.path} is not finished; go on with it by --resume, or name a step "
-                f"whose weights were kept: {kept}"
+                f"the run in {self.path} is not finished; go on with it by --resume, or name a "
+                f"step whose weights were kept: {kept}"
             )
 
 
+def weights_name(step: int | None = None) -> str:
+    """The name of the file, in a run folder, with the final weights or the weights after `step`."""
+    return WEIGHTS if step is None else f"{SNAPSHOTS}/{step:06d}.safetensors"
+
+
 def snapshot_path(run: Path, step: int) -> Path:
-    """Where the weights after `step` updates are kept."""
-    return run / SNAPSHOTS / f"{step:06d}.safetensors"
+    """The path of the file with the weights after `step` updates."""
+    return run / weights_name(step)
+
+
+def step_of(name: str) -> int | None:
+    """The step of a snapshot, from its file's name; None if the name is not a snapshot's."""
+    stem = name.removesuffix(".safetensors")
+    is_number = stem.isascii() and stem.isdecimal() and len(stem) < MOST_DIGITS
+    return int(stem) if is_number and weights_name(int(stem)) == f"{SNAPSHOTS}/{name}" else None

@@ -1,4 +1,4 @@
-"""A run's metrics in TensorBoard or Weights & Biases while it trains, by these projects' own libraries."""
+"""Logging of a run's metrics to TensorBoard or Weights & Biases, by their own libraries."""
 
 from __future__ import annotations
 
@@ -13,38 +13,44 @@ from revinc import runs
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.engine import METRICS
-from revinc.errors import UserError, near_names
+from revinc.errors import UserError, unknown_name
+from revinc.folders import make_own_folder
 from revinc.runs import Run
 
-Rows = dict[int, dict[str, float]]
-"""By the step, what was measured there, by its name."""
+Measurements = dict[int, dict[str, float]]
+"""Values by step and name."""
 
-Log = Callable[[Rows], None]
+Log = Callable[[Measurements], None]
 Sink = Callable[[Run, int], AbstractContextManager[Log]]
-"""Opens the log of a run, whose next entry is of a step."""
+"""Opens the log of a run, whose next entry is of the given step."""
 
 
 @contextmanager
 def tensorboard(library: Any, run: Run, first: int) -> Iterator[Log]:
-    """Event files in the run folder. TensorBoard hides what earlier files have of `first` and later steps."""
-    folder, suffix = str(run.path / runs.TENSORBOARD), f".{first}"  # files are named by the second
+    """A context manager that logs a run for TensorBoard, into the run folder.
+
+    TensorBoard hides the steps from `first` on of earlier files.
+    """
+    folder = str(make_own_folder(run.path / runs.TENSORBOARD))
+    suffix = f".{first}"  # else two files of one second have one name
     with library.SummaryWriter(folder, purge_step=first, filename_suffix=suffix) as writer:
 
-        def log(rows: Rows) -> None:
-            for step, values in rows.items():
+        def log(measurements: Measurements) -> None:
+            for step, values in measurements.items():
                 for name, value in values.items():
                     writer.add_scalar(name, value, step)
-            writer.flush()  # a checkpoint may follow, and who goes on from there writes this no more
+            writer.flush()  # a checkpoint may follow, and a resume from it does not log this again
 
         yield log
 
 
 @contextmanager
 def wandb(library: Any, run: Run, first: int) -> Iterator[Log]:  # noqa: ARG001
-    """A run of Weights & Biases, with its files in the run folder; its environment variables hold.
+    """A context manager that logs a run to Weights & Biases, with its files in the run folder.
 
-    A resume finds its run again by the file that ``resume="auto"`` keeps until a run has finished well. Steps
-    that are there already, of a run that was killed after its last checkpoint, stay as they are.
+    Its environment variables apply. A resume finds its run by the file that ``resume="auto"`` keeps
+    until a run has finished. Steps that a killed run logged after its last checkpoint stay as they
+    are.
     """
     try:
         open_run = library.init(
@@ -58,33 +64,32 @@ def wandb(library: Any, run: Run, first: int) -> Iterator[Log]:  # noqa: ARG001
         raise UserError(f"wandb can't log the run: {error}") from error
     with open_run as tracked:
 
-        def log(rows: Rows) -> None:
-            for step, values in rows.items():
+        def log(measurements: Measurements) -> None:
+            for step, values in measurements.items():
                 tracked.log(values, step=step, commit=True)
 
         yield log
 
 
 SINKS = {"tensorboard": (tensorboard, "tensorboardX"), "wandb": (wandb, "wandb")}
-"""How each log is opened, and the library that writes it."""
+"""By name, the function that opens a log, and the library that writes it."""
 
 
 def find_sink(name: str) -> Sink:
-    """That of `SINKS` with this name.
+    """Find the function that opens a log of a run at a service, such as ``"wandb"``.
 
     Raises:
-        UserError: if there is none such, or its library is not installed.
+        UserError: if the name is unknown, or its library is not installed.
     """
     if name not in SINKS:
-        raise UserError(
-            f"log {name!r} is unknown{near_names(name, SINKS)} (known: {', '.join(SINKS)})"
-        )
+        raise unknown_name("log", name, SINKS)
     sink, library = SINKS[name]
     try:
         return partial(sink, importlib.import_module(library))
     except ImportError as error:
         raise UserError(
-            f"log {name!r} needs {library}, which is not installed: pip install 'jax-revinc[tracking]'"
+            f"logging to {name!r} needs {library}, which is not installed: "
+            "pip install 'jax-revinc[tracking]'"
         ) from error
 
 
@@ -92,35 +97,45 @@ def find_sink(name: str) -> Sink:
 def tracking(
     sinks: Sequence[Sink], run: Run, begin: Checkpoint
 ) -> Iterator[Callable[[Checkpoint], None]]:
-    """Logs of a run that goes on at `begin`: a function to be told of every point that it reaches."""
+    """A context manager that opens the logs of a run that starts or resumes at checkpoint `begin`.
+
+    Args:
+        sinks: the logs to open.
+        run: the run.
+        begin: the checkpoint that the run goes on from.
+
+    Yields:
+        A function that logs a checkpoint, to be called after every chunk.
+    """
     first = begin.step + 1 if begin.history.evaluations else 0
     with ExitStack() as stack:
         logs = [stack.enter_context(sink(run, first)) for sink in sinks]
         logged = begin.step
 
-        def reached(point: Checkpoint) -> None:
+        def track(checkpoint: Checkpoint) -> None:
             nonlocal logged
-            if logs:  # without them there is nothing to gather from the history
-                rows = measured_since(logged, point, run.config)
+            if logs:  # gathering from the history takes time
+                measurements = measurements_since(logged, checkpoint, run.config)
                 for log in logs:
-                    log(rows)
-            logged = point.step
+                    log(measurements)
+            logged = checkpoint.step
 
-        yield reached
+        yield track
 
 
-def measured_since(step: int, point: Checkpoint, cfg: TrainConfig) -> Rows:
-    """What was measured after `step` and up to the point: at N the loss and the rate of the N-th update, and evaluations.
+def measurements_since(step: int, checkpoint: Checkpoint, cfg: TrainConfig) -> Measurements:
+    """The measurements after `step`, up to a checkpoint: losses, learning rates and evaluations.
 
-    So an entry is whole at once: W&B takes no more of a step when it has a later one.
+    At step N are the loss and learning rate of the N-th update. All values of a step come at once:
+    Weights & Biases accepts no values of a step after those of a later one.
     """
-    losses = point.history.loss_table["loss"][step:]
-    rows = {
+    losses = checkpoint.history.loss_table["loss"][step:]
+    measurements = {
         after: {"loss": loss, "lr": cfg.learning_rate(after - 1)}
         for after, loss in enumerate(losses, step + 1)
     }
-    evaluation = point.history.evaluations[-1]
-    if evaluation["step"] == point.step:
+    evaluation = checkpoint.history.evaluations[-1]
+    if evaluation["step"] == checkpoint.step:
         metrics = {metric: evaluation[metric] for metric in METRICS}
-        rows[point.step] = rows.get(point.step, {}) | metrics
-    return rows
+        measurements[checkpoint.step] = measurements.get(checkpoint.step, {}) | metrics
+    return measurements

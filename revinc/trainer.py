@@ -1,163 +1,222 @@
-"""Drives any engine through a run: chunks, evaluations, snapshots, checkpoints, resume."""
+"""The training loop of a run on any engine: evaluations, snapshots, checkpoints, resuming."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
-from revinc.console import Reporter
-from revinc.dataset import make_dataset
+from revinc.dataset import Dataset
 from revinc.engine import Engine, evaluation_steps, longest_chunk
 from revinc.errors import UserError
+from revinc.interrupts import lasting_interrupts
+from revinc.progress_output import Reporter
+from revinc.run_request import RunRequest
 from revinc.run_writer import RunWriter
-from revinc.runs import CHECKPOINT, Run
-from revinc.tracking import Sink, find_sink, tracking
+from revinc.runs import CHECKPOINT
+from revinc.tasks import task_flag
+from revinc.tracking import tracking
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 
 
 class Diverged(RuntimeError):
-    """The loss became NaN or infinite."""
+    """Raised when a training's loss or weights became NaN or infinite."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, after the run was left resumable."""
+    """Raised when Ctrl-C has stopped a training and the run can be resumed."""
+
+
+class Point(NamedTuple):
+    """The state of a run at a pause of its training: a checkpoint and weights, all finite.
+
+    Attributes:
+        checkpoint: everything that a resume needs.
+        weights: the weights, by their TransformerLens names.
+    """
+
+    checkpoint: Checkpoint
+    weights: StateDict
+
+    @property
+    def step(self) -> int:
+        """The number of updates that the run has made so far."""
+        return self.checkpoint.step
 
 
 def run_training(
-    cfg: TrainConfig,
+    request: RunRequest,
     engine: Engine,
+    data: Dataset,
     draw_weights: Callable[[], StateDict],
-    out: Path,
-    init: StateDict | None,
-    resume: bool,
-    overwrite: bool,
     reporter: Reporter,
-    log: Sequence[str] = (),
 ) -> None:
-    """Train `cfg` on `engine` and write the run folder `out`, from where it was left if `resume`.
+    """Train a run and write its folder, from step 0 or from its checkpoint.
+
+    Args:
+        request: what to train and where.
+        engine: executes the run.
+        data: the dataset of the run.
+        draw_weights: draws the initial weights, if they are not given and the run is new.
+        reporter: where progress is shown.
 
     Raises:
-        UserError: if `out` or `log` can't be used, or `init` does not fit the config.
-        Diverged: naming the first step whose loss is NaN or infinite; the last good state stays as
+        UserError: if the run can't be written or resumed.
+        Diverged: naming the first step whose loss is NaN or infinite. The last good state stays as
             a checkpoint and a snapshot.
         Interrupted: on Ctrl-C, with a checkpoint of the last whole chunk.
     """
-    sinks = [find_sink(name) for name in dict.fromkeys(log)]
-    with RunWriter(out, cfg, engine.identity, draw_weights, init, resume, overwrite) as writer:
-        reporter.header(cfg, engine)
-        if resume and not writer.resumed:
-            reporter.say(f"nothing to resume in {out}: starting at step 0")
-        run = Run.load(out)
-        if run.finished:
-            reporter.say(f"{out} is finished already")
+    with RunWriter(request, engine.identity, draw_weights) as writer:
+        reporter.header(request.cfg, engine)
+        if request.resume and not writer.resumed:
+            reporter.say(f"nothing to resume in {request.out}: starting at step 0")
+        if writer.run.finished:
+            reporter.say(f"{request.out} is finished already")
         else:
-            _train(run, engine, writer, reporter, sinks)
+            _train(request, engine, data, writer, reporter)
 
 
 def _train(
-    run: Run, engine: Engine, writer: RunWriter, reporter: Reporter, sinks: Sequence[Sink]
+    request: RunRequest, engine: Engine, data: Dataset, writer: RunWriter, reporter: Reporter
 ) -> None:
-    cfg = run.config
+    cfg, run = request.cfg, writer.run
     saved_at = time.monotonic()
     point = None
 
-    def keep_if_due(point: Checkpoint) -> None:
+    def save_snapshot_if_due(point: Point) -> None:
         if point.step in (*cfg.snapshots, cfg.steps):
-            writer.save_snapshot(point.step, weights_at(engine, point))
+            writer.save_snapshot(point.step, point.weights)
 
     try:
-        initial = run.state_dict(step=0)
-        point = writer.load_checkpoint() or Checkpoint(0, engine.to_arrays(engine.start(initial)))
-        keep_if_due(point)  # it may have been interrupted just before it was
-        with reporter.training(cfg, point), tracking(sinks, run, point) as track:
-            for reached in points(cfg, engine, point):
-                track(reached)  # first: what a checkpoint holds is never logged again
+        first = engine.to_arrays(engine.start(run.recorded_weights(step=0)))
+        begin = writer.load_checkpoint(first) or Checkpoint(0, first)
+        point = Point(begin, engine.weights(restore(engine, begin)))
+        save_snapshot_if_due(point)  # the run may have been interrupted just before it was saved
+        with (
+            lasting_interrupts() as raise_if_interrupted,
+            reporter.training(cfg, begin),
+            tracking(request.sinks, run, begin) as track,
+        ):
+            for reached in points(engine, data, begin):
+                # First: a resume never logs again what a checkpoint holds.
+                track(reached.checkpoint)
                 point = reached
-                reporter.reached(point)
-                keep_if_due(point)
+                reporter.reached(point.checkpoint)
+                save_snapshot_if_due(point)
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                    writer.save_checkpoint(point)
+                    writer.save_checkpoint(point.checkpoint)
                     saved_at = time.monotonic()
+                raise_if_interrupted()
     except KeyboardInterrupt:
         if point is not None:
-            writer.save_checkpoint(point)
+            writer.save_checkpoint(point.checkpoint)
         raise Interrupted(
-            f"stopped at step {point.step if point else 0}; to go on: --out {writer.path} --resume"
+            f"the training stopped at step {point.step if point else 0}; to go on, run it again "
+            f"with --out {writer.path} --resume{task_flag(cfg.task)}"
         ) from None
     except Diverged as error:
         assert point is not None
-        writer.save_snapshot(point.step, weights_at(engine, point))
-        writer.save_checkpoint(point)
+        writer.save_snapshot(point.step, point.weights)
+        writer.save_checkpoint(point.checkpoint)
         raise Diverged(
-            f"{error} (lr={cfg.lr:g}); the last good weights, of step {point.step}, are among the "
-            f"snapshots in {writer.path}"
+            f"{error} (lr={cfg.lr:g}; a smaller one may help); the last good weights, of step "
+            f"{point.step}, are among the snapshots in {writer.path}"
         ) from None
-    writer.finish(weights_at(engine, point), point.history)
+    writer.finish(point.weights, point.checkpoint.history)
 
 
-def points(cfg: TrainConfig, engine: Engine, begin: Checkpoint) -> Iterator[Checkpoint]:
-    """The run at the end of every chunk from `begin` on, and last before it diverges: all good.
+def points(engine: Engine, data: Dataset, begin: Checkpoint) -> Iterator[Point]:
+    """Train a run from a checkpoint on, and yield its state at every pause of the training.
+
+    Args:
+        engine: executes the run.
+        data: the dataset of the run.
+        begin: where to go on.
+
+    Yields:
+        Points whose losses and weights are finite. A new run is first yielded at step 0. One that
+        diverges is last yielded at the last good step.
 
     Raises:
         UserError: if `begin` is not of this engine.
         Diverged: after the last good point, if a loss or weight becomes NaN or infinite.
     """
-    data = make_dataset(cfg)
+    cfg = data.cfg
     evaluated = set(evaluation_steps(cfg))
-    point = begin
-    try:
-        state = engine.from_arrays(begin.engine_arrays)
-    except KeyError as error:
-        raise UserError(
-            f"{CHECKPOINT} lacks {error}; delete it to start again at step 0"
-        ) from error
-    if not point.history.evaluations:
+    state, checkpoint = restore(engine, begin), begin
+    if not begin.history.evaluations:
         metrics = engine.evaluate(state)
         if not is_finite(metrics):
             raise Diverged(f"the loss became NaN or infinite at step {begin.step}")
-        point = replace(begin, history=begin.history.with_evaluation(begin.step, metrics))
-        yield point
+        history = begin.history.with_evaluation(begin.step, metrics)
+        checkpoint = Checkpoint(begin.step, begin.engine_arrays, history)
+        yield Point(checkpoint, engine.weights(state))
     for start, stop in pairwise(boundaries(cfg, begin.step)):
-        batches = data.batches(start, stop)
-        state, losses = engine.advance(state, batches)
-        history = point.history.with_losses(losses)
+        rows = data.rows(start, stop)
+        state, losses = engine.advance(state, rows)
+        weights = engine.weights(state)
+        history = checkpoint.history.with_losses(losses)
         if stop in evaluated:
             history = history.with_evaluation(stop, engine.evaluate(state))
-        n_good = good_updates(engine, state, losses, history, stop)
-        if n_good < len(batches):
-            yield from replay(engine, point, batches[: max(n_good - 1, 0)])
+        n_good = good_updates(losses, weights, history, stop)
+        if n_good < len(rows):
+            yield from replay(engine, checkpoint, rows[: max(n_good - 1, 0)])
             raise Diverged(f"the loss became NaN or infinite at step {start + n_good}")
-        point = Checkpoint(stop, engine.to_arrays(state), history)
-        yield point
+        checkpoint = Checkpoint(stop, engine.to_arrays(state), history)
+        yield Point(checkpoint, weights)
 
 
 def good_updates(
-    engine: Engine, state: object, losses: np.ndarray, history: History, stop: int
+    losses: Float[np.ndarray, " steps"], weights: StateDict, history: History, stop: int
 ) -> int:
-    """How many of a chunk's batches had a finite loss; one fewer if what came of the last is broken."""
+    """The number of updates in a chunk of steps before a loss or a weight became NaN or infinite.
+
+    Args:
+        losses: the loss of each batch before its update.
+        weights: the weights after the chunk.
+        history: all measurements so far.
+        stop: the step after the chunk.
+    """
     if not np.isfinite(losses).all():
         return int(np.argmin(np.isfinite(losses)))
     evaluation = history.evaluations[-1]
-    whole = all(np.isfinite(weight).all() for weight in engine.weights(state).values())
+    whole = all(np.isfinite(weight).all() for weight in weights.values())
     whole = whole and (evaluation["step"] != stop or is_finite(evaluation))
     return len(losses) if whole else len(losses) - 1
 
 
-def replay(engine: Engine, begin: Checkpoint, batches: np.ndarray) -> Iterator[Checkpoint]:
-    """The point that `batches` lead to from `begin`, if there are any."""
-    if len(batches):
-        state, losses = engine.advance(engine.from_arrays(begin.engine_arrays), batches)
+def replay(
+    engine: Engine, begin: Checkpoint, rows: Int[np.ndarray, "steps batch"]
+) -> Iterator[Point]:
+    """Train a run from a checkpoint on the batches `rows`, and yield its state after the last."""
+    if len(rows):
+        state, losses = engine.advance(restore(engine, begin), rows)
         history = begin.history.with_losses(losses)
-        yield Checkpoint(begin.step + len(batches), engine.to_arrays(state), history)
+        checkpoint = Checkpoint(begin.step + len(rows), engine.to_arrays(state), history)
+        yield Point(checkpoint, engine.weights(state))
+
+
+def restore(engine: Engine, checkpoint: Checkpoint) -> Any:
+    """Restore an engine's state from a checkpoint.
+
+    Raises:
+        UserError: if the checkpoint lacks an array that the engine needs.
+    """
+    try:
+        return engine.from_arrays(checkpoint.engine_arrays)
+    except KeyError as error:
+        raise UserError(
+            f"the checkpoint {CHECKPOINT} lacks the array {error}; delete the file to start again "
+            "at step 0"
+        ) from error
 
 
 def is_finite(metrics: dict[str, float]) -> bool:
@@ -165,13 +224,11 @@ def is_finite(metrics: dict[str, float]) -> bool:
     return bool(np.isfinite([metrics["train_loss"], metrics["holdout_loss"]]).all())
 
 
-def weights_at(engine: Engine, point: Checkpoint) -> StateDict:
-    """The weights at a point of the run."""
-    return engine.weights(engine.from_arrays(point.engine_arrays))
-
-
 def boundaries(cfg: TrainConfig, begin: int = 0) -> list[int]:
-    """Where chunks end, from `begin` to the last step: at evaluations, snapshots, and often enough."""
+    """The steps at which training pauses, from `begin` to the last step.
+
+    It pauses at evaluations and snapshots, and often enough for progress and Ctrl-C.
+    """
     pauses = range(0, cfg.steps, longest_chunk(cfg))
     ends = {*evaluation_steps(cfg), *pauses, *cfg.snapshots, begin}
     return sorted(end for end in ends if end >= begin)

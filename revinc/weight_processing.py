@@ -1,12 +1,14 @@
-"""Other weights of the same model, easier to read: TransformerLens' processing, as pure functions on state dicts.
+"""TransformerLens' weight processing as pure functions on state dicts.
 
-Each returns a new dict, of numpy arrays or of JAX's, also traced ones, so that populations can be mapped over. The
-model computes the same logits with it; with `center_unembed` the same log probabilities.
+The processed weights are easier to read, and the model computes the same logits with them; with
+`center_unembed` the same log probabilities. Each function returns a new dict, of NumPy or JAX
+arrays. They may be traced, so that populations can be mapped over.
 
-Where TransformerLens 3.9 changes what a model computes, this does not follow it: 3.9 folds a norm into the wrong axis of
-``W_in`` where d_mlp equals d_model, and of ``W_U`` where d_vocab_out does; it centres what an RMS norm reads
-(``final_rms``) and what a soft cap bends; it drops the bias of a norm before a gated MLP, and scales positions that
-shortformer adds behind one. Here such a norm keeps its weights.
+Where the processing of TransformerLens 3.9 changes what a model computes, this differs from it. 3.9
+folds a norm into the wrong axis of ``W_in`` if d_mlp equals d_model, and of ``W_U`` if d_vocab_out
+does. It centres the input of an RMS norm (``final_rms``) and of a soft cap. It drops the bias of a
+norm before a gated MLP, and it scales the positions that shortformer adds after a norm. Here such
+norms keep their weights.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Weights = Mapping[str, Any]
 Step = Callable[[Weights, HookedTransformerConfig], dict[str, Any]]
 
 FOLDED = {"LN": "LNPre", "RMS": "RMSPre"}
-"""The type of a norm whose weights are folded into what reads it."""
+"""The type that a norm has after its weights are folded."""
 
 CENTRING = ("LN", "LNPre")
 
@@ -35,10 +37,20 @@ def process_weights(
     center_unembed: bool = True,
     fold_value_biases: bool = True,
 ) -> tuple[dict[str, Any], HookedTransformerConfig]:
-    """All steps in TransformerLens' order, but for those that `cfg` rules out: see `obstacles`.
+    """Process weights as TransformerLens does: fold norms and biases, and centre weights.
+
+    Steps that would change what the model computes are left out: see `obstacles`.
+
+    Args:
+        state_dict: the weights by TransformerLens' names.
+        cfg: the model's config.
+        fold_ln: whether to apply `fold_layer_norm`.
+        center_writing_weights: whether to apply the step of that name.
+        center_unembed: whether to apply the step of that name.
+        fold_value_biases: whether to apply the step of that name.
 
     Returns:
-        The state dict and its config. Norms have no weights any more if those of all could be folded.
+        The processed weights and their config. If all norms were folded, they have no weights.
     """
     asked = {
         "fold_layer_norm": fold_ln,
@@ -57,21 +69,19 @@ def process_weights(
 
 
 def weights_of_folded_norms(cfg: HookedTransformerConfig) -> set[str]:
-    """The gains and biases that `fold_layer_norm` folds."""
+    """The names of the norm weights that `fold_layer_norm` folds."""
     return {f"{norm}.{letter}" for norm in readers_of_norms(cfg) for letter in "wb"}
 
 
 def obstacles(cfg: HookedTransformerConfig) -> dict[str, str]:
-    """For every step, why it would change what a model of `cfg` computes; "" if it does not."""
+    """For each step of weight processing, why the model's config forbids it, or ``""``."""
     folding = centring = capped = ""
     if cfg.normalization_type not in FOLDED:
         folding = f"normalization_type={cfg.normalization_type!r} has no weights to fold"
     if cfg.normalization_type not in CENTRING or cfg.final_rms:
-        centring = "norms that do not centre what they read would notice"
+        centring = "norms that do not centre their input would give other outputs"
     if cfg.output_logits_soft_cap is not None:
-        capped = (
-            "output_logits_soft_cap bends logits, so a constant added to all makes a difference"
-        )
+        capped = "output_logits_soft_cap is not linear, so a constant added to all logits matters"
     return {
         "fold_layer_norm": folding,
         "center_writing_weights": centring,
@@ -81,16 +91,17 @@ def obstacles(cfg: HookedTransformerConfig) -> dict[str, str]:
 
 
 def require_harmless(step: str, cfg: HookedTransformerConfig) -> None:
-    """Raise a UserError if a step would change what a model of `cfg` computes."""
+    """Raise a UserError if a step of weight processing would change the outputs of a model."""
     if obstacle := obstacles(cfg)[step]:
-        raise UserError(f"{step} would change this model: {obstacle}")
+        raise UserError(f"{step} can't be applied to this model: {obstacle}")
 
 
 def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
-    """Gains and biases of norms, moved into what reads them; what a layer norm's reader takes is centred too.
+    """Fold the gains and biases of norms into the weights that read the norms' outputs.
 
-    These norms keep gains of 1 and biases of 0. Two can't be folded and stay as they are: ln1 with shortformer, which
-    adds positions behind it, and a layer norm before a gated MLP, whose gate has no bias to take over the norm's.
+    The weights that read a layer norm are centred too. The norms get gains of 1 and biases of 0.
+    Two kinds of norms can't be folded and stay as they are: ln1 with shortformer, which adds
+    positions after it, and a layer norm before a gated MLP, whose gate has no bias.
 
     Raises:
         UserError: if no norm has weights.
@@ -112,7 +123,7 @@ def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[s
 
 
 def readers_of_norms(cfg: HookedTransformerConfig) -> dict[str, list[tuple[str, str]]]:
-    """For every norm that can be folded, the weights that read it, and the biases added to what they make of it."""
+    """For every norm that can be folded, the weights that read its output, with their biases."""
     _ = "" if cfg.n_key_value_heads is None else "_"
     names = ("W_Q", "b_Q"), (f"{_}W_K", f"{_}b_K"), (f"{_}W_V", f"{_}b_V")
     gate = [("mlp.W_gate", "")] if cfg.gated_mlp else []
@@ -136,10 +147,10 @@ def readers_of_norms(cfg: HookedTransformerConfig) -> dict[str, list[tuple[str, 
 
 
 def center_writing_weights(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
-    """What is written to the residual stream, without its mean over the stream's dimensions, which no norm sees.
+    """Subtract the mean over d_model from the weights that write to the residual stream.
 
     Raises:
-        UserError: if a norm would.
+        UserError: if a norm does not centre its input, so that this changes the model.
     """
     require_harmless("center_writing_weights", cfg)
     writers = ["embed.W_E", ".attn.W_O", ".attn.b_O", ".mlp.W_out", ".mlp.b_out"]
@@ -152,10 +163,10 @@ def center_writing_weights(state_dict: Weights, cfg: HookedTransformerConfig) ->
 
 
 def center_unembed(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
-    """``W_U`` and ``b_U`` without their mean over the logits, to which softmax is blind.
+    """Subtract the mean over the logits, which softmax ignores, from ``W_U`` and ``b_U``.
 
     Raises:
-        UserError: if a soft cap comes between.
+        UserError: if the logits have a soft cap.
     """
     require_harmless("center_unembed", cfg)
     centred = {
@@ -166,7 +177,7 @@ def center_unembed(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[st
 
 
 def fold_value_biases(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
-    """``b_V`` moved into ``b_O``: patterns add up to 1, so a head always writes its bias as it is."""
+    """Fold ``b_V`` into ``b_O``: as attention patterns sum to 1, ``b_V`` only adds a constant."""
     weights = dict(state_dict)
     name = "b_V" if cfg.n_key_value_heads is None else "_b_V"
     for layer in range(cfg.n_layers):

@@ -1,4 +1,4 @@
-"""A state dict as data: TransformerLens' names and shapes, a strict check, safetensors in and out."""
+"""Weights as a state dict: names and shapes, a strict check, safetensors files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
-from revinc.atomic import write_atomically
-from revinc.errors import UserError
+from revinc.atomic_files import write_bytes
+from revinc.errors import UserError, several
 from revinc.model_config import HookedTransformerConfig
+from revinc.tensor_file import TensorFile
 
 StateDict = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
 
 BUFFER_SUFFIXES = (".attn.mask", ".attn.IGNORE", ".attn.rotary_sin", ".attn.rotary_cos")
-"""Entries of TransformerLens' state dict that are no parameters: dropped when reading."""
+"""Ends of the names in TransformerLens' state dict that are buffers, not parameters."""
 
 
 def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
-    """Name and shape of every parameter, as in TransformerLens 3.9, embedding first."""
+    """The name and shape of every parameter, as in TransformerLens 3.9, embedding first."""
     norm = norm_shapes(cfg.normalization_type, cfg.d_model)
     block_parts: dict[str, Shapes] = {"ln1": norm, "attn": attention_shapes(cfg)}
     if not cfg.attn_only:
@@ -46,13 +46,16 @@ def parameter_shapes(cfg: HookedTransformerConfig) -> Shapes:
 
 
 def norm_shapes(normalization_type: str | None, width: int) -> Shapes:
-    """The parameters of a norm over `width` numbers."""
+    """The names and shapes of a norm layer's parameters, for activations of `width` numbers."""
     names = {"LN": ("w", "b"), "RMS": ("w",)}.get(normalization_type or "", ())
     return dict.fromkeys(names, (width,))
 
 
 def attention_shapes(cfg: HookedTransformerConfig) -> Shapes:
-    """An attention's parameters. Keys and values that heads share are named with an underscore."""
+    """The names and shapes of an attention layer's parameters, as in TransformerLens.
+
+    Keys and values that heads share have an underscore.
+    """
     n_kv_heads = cfg.n_key_value_heads or cfg.n_heads
     _ = "" if cfg.n_key_value_heads is None else "_"
     return {
@@ -68,7 +71,7 @@ def attention_shapes(cfg: HookedTransformerConfig) -> Shapes:
 
 
 def mlp_shapes(cfg: HookedTransformerConfig) -> Shapes:
-    """An MLP's parameters but for its norm's, where it has one."""
+    """The names and shapes of an MLP's parameters, without those of its norm."""
     gate = {"W_gate": (cfg.d_model, cfg.d_mlp)} if cfg.gated_mlp else {}
     return {
         **gate,
@@ -90,12 +93,12 @@ def final_normalization_type(cfg: HookedTransformerConfig) -> str | None:
 
 
 def without_effect(cfg: HookedTransformerConfig) -> frozenset[str]:
-    """Parameters that the model has, as in TransformerLens, and never reads: torch leaves them as they are."""
+    """The names of parameters that exist as in TransformerLens, but that the model never uses."""
     return frozenset({"pos_embed.W_pos"} if cfg.positional_embedding_type == "alibi" else ())
 
 
 def parameter_count(cfg: HookedTransformerConfig) -> int:
-    """How many numbers training adjusts."""
+    """The number of scalar parameters of a model."""
     return sum(map(math.prod, parameter_shapes(cfg).values()))
 
 
@@ -116,50 +119,94 @@ def check_shapes(
     ]
     problems += other_problems
     if problems:
-        raise UserError(f"{source} does not fit the config: {'; '.join(problems)}")
+        raise UserError(f"{source} does not fit the config: {several(problems, '; ', most=20)}")
 
 
 def check_state_dict(
     cfg: HookedTransformerConfig, state_dict: Mapping[str, Any], source: str = "the state dict"
 ) -> StateDict:
-    """`state_dict` as numpy arrays of ``cfg.dtype``, in canonical order, without buffers.
+    """Check a state dict against a model's config; returns its weights as numpy arrays.
+
+    Args:
+        cfg: the config of the model that the weights are for.
+        state_dict: arrays of floats of any width, bfloat16 included, by name.
+        source: where the arrays come from, for errors.
 
     Raises:
         UserError: listing every missing, unexpected and misshapen entry at once.
     """
-    given = {k: np.asarray(v) for k, v in state_dict.items() if not k.endswith(BUFFER_SUFFIXES)}
+    if not isinstance(state_dict, Mapping):
+        raise UserError(f"{source} must hold arrays by name, not be a {type(state_dict).__name__}")
+    given = {k: as_array(v) for k, v in state_dict.items() if not is_buffer(k)}
     shapes = {name: array.shape for name, array in given.items()}
-    odd = (f"{k} holds {a.dtype}, not floats" for k, a in given.items() if a.dtype.kind != "f")
+    odd = [f"{k} holds {a.dtype}, not floats" for k, a in given.items() if not holds_floats(a)]
     check_shapes(cfg, shapes, source, odd)
-    return {name: given[name].astype(cfg.dtype) for name in parameter_shapes(cfg)}
+    with np.errstate(over="ignore"):  # `check_finite` reports it
+        return {name: given[name].astype(cfg.dtype) for name in parameter_shapes(cfg)}
+
+
+def is_buffer(name: object) -> bool:
+    """Whether a name in TransformerLens' state dict is a buffer's, such as the causal mask's."""
+    return isinstance(name, str) and name.endswith(BUFFER_SUFFIXES)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Convert a value to a numpy array; ``np.array(None)`` if it can't be converted."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError):
+        return np.array(None)
+
+
+def holds_floats(array: np.ndarray) -> bool:
+    """Whether an array holds floats of any width, bfloat16 included, which numpy does not know."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def check_finite(state_dict: Mapping[str, Any], source: str = "the state dict") -> None:
+    """Raise a UserError that names every tensor with NaN or infinite values, if there is one.
+
+    Args:
+        state_dict: arrays of floats, by name.
+        source: where the arrays come from, for the error.
+    """
+    counts = {name: int(np.sum(~np.isfinite(array))) for name, array in state_dict.items()}
+    broken = [
+        f"{name} holds {n} {'value that is' if n == 1 else 'values that are'} NaN or infinite"
+        for name, n in counts.items()
+        if n
+    ]
+    if broken:
+        raise UserError(f"{source} can't be used: {several(broken, '; ', most=3)}")
+
+
+def to_safetensors(state_dict: Mapping[str, np.ndarray]) -> bytes:
+    """The bytes of a safetensors file that holds the arrays of a state dict."""
+    return save({name: np.asarray(array, order="C") for name, array in state_dict.items()})
 
 
 def save_state_dict(path: Path, state_dict: Mapping[str, np.ndarray]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    arrays = {name: np.asarray(array, order="C") for name, array in state_dict.items()}
-    write_atomically(path, lambda temporary: temporary.write_bytes(save(arrays)))
+    """Write a state dict to a safetensors file, whole or not at all."""
+    write_bytes(path, to_safetensors(state_dict))
 
 
 def read_safetensors(path: Path) -> StateDict:
-    """Every array of a safetensors file.
+    """Read all arrays of a safetensors file, bfloat16 as float32.
 
     Raises:
-        UserError: if the file is missing, truncated or of another format.
+        UserError: if the file is missing, truncated, of another format or too large, or holds a
+            type that numpy lacks.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    try:
-        return load_file(path)
-    except (SafetensorError, AttributeError) as error:  # numpy has no float8
-        raise UserError(
-            f"{path} is no readable safetensors file; it is truncated or of another format ({error})"
-        ) from error
+    return TensorFile.open(path).read()
 
 
 def load_state_dict(path: Path, cfg: HookedTransformerConfig) -> StateDict:
-    """The weights of a model of config `cfg`.
+    """Read weights from a file, checked to fit the config `cfg`. They may be NaN or infinite.
 
     Raises:
-        UserError: if the file is unreadable, or its entries are not those of the config.
+        UserError: if the file is unreadable, or its entries do not fit the config.
     """
-    return check_state_dict(cfg, read_safetensors(path), source=str(path))
+    file = TensorFile.open(path)
+    parameters = {k: tensor.shape for k, tensor in file.tensors.items() if not is_buffer(k)}
+    check_shapes(cfg, parameters, str(path))  # before reading: it may be huge
+    return check_state_dict(cfg, file.read(parameters), source=str(path))

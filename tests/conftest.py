@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+import signal
 import tempfile
 from contextlib import contextmanager
 
@@ -16,15 +17,24 @@ from revinc.weights import parameter_shapes
 
 
 def pytest_configure(config):
-    """Let this session's processes compile each program once (before anything imports jax or torch)."""
+    """Let this session's processes compile each program once (before anything imports jax or torch).
+
+    Fast tests compile without LLVM's optimizations. Tests marked `optimized` are about bits that these
+    may change, so they run among the slow tests too.
+    """
     folder = tempfile.mkdtemp(prefix="jax-revinc-tests-")
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     # Processes that test side by side have a core each; torch's threads would wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", folder)
     os.environ.setdefault("JAX_REVINC_CACHE", folder)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    if config.option.markexpr == "not slow":
+        from jax_revinc.quick_jit import OPTIONS
+
+        flags = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
+        os.environ.setdefault("XLA_FLAGS", flags)
 
 
 def pytest_runtest_setup(item):
@@ -75,6 +85,19 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture
+def drop_ctrl_c():
+    """A function that is interrupted by Ctrl-C where Python raises nothing: in a finalizer."""
+
+    class Finalized:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: Finalized() and None
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

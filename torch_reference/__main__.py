@@ -3,31 +3,60 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 
 from revinc import PRESETS, TrainConfig, UserError
-from revinc.cli import add_training_flags, config_from_flags, run_command
-from revinc.console import Reporter
-from revinc.recipe_parser import RecipeParser, preset_or_run
+from revinc.command_errors import add_command, run_command
+from revinc.config_parser import add_run_flags, make_config_parser, parse_config, preset_or_run
+from revinc.flag_values import integer, path
+from revinc.interrupts import run_to_exit
+from revinc.progress_output import Reporter
 from revinc.runs import CONFIG, Run
+from revinc.tasks import task_flag
+from revinc.terminal import PlainConsole, PlainParser
+from revinc.token_labels import percentage
 from revinc.validation import require_int
-from torch_reference.population import train_population
+from torch_reference.train_many_seeds import train_population
 from torch_reference.training import train
 
 OF_INITIAL_WEIGHTS = ("seed", "init_seed", "init_mode", "initializer_range")
+"""Flags of the initial weights, which exclude ``--like``."""
+
+SOME: dict[str, int] = {"at_least": 1, "below": 2**10}
+"""The bounds of the numbers of threads and processes."""
 
 
-def train_command(args: argparse.Namespace) -> None:
+def parse_train(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
+    """Parse the words after ``python -m torch_reference train`` into a config and flags."""
+    parser = make_config_parser("torch_reference train")
+    add_run_flags(parser)
+    parser.add_argument(
+        "--like",
+        type=path,
+        metavar="RUN",
+        help="take this run's initial weights and batches, and its config except for given flags",
+    )
+    parser.add_argument(
+        "--threads",
+        type=integer,
+        metavar="N",
+        help="torch's threads (one is enough for tiny models)",
+    )
+    parser.add_argument("--device", help="a torch device (default: the GPU if there is one)")
+    return parse_config(parser, words, like_or_other)
+
+
+def train_command(words: list[str]) -> None:
+    cfg, args = parse_train(words)
     if args.threads is not None:
-        require_int("threads", args.threads, at_least=1)
+        require_int("threads", args.threads, **SOME)
         torch.set_num_threads(args.threads)
     like = Run.load(args.like) if args.like else None
     if like and (chosen := [flag for flag in OF_INITIAL_WEIGHTS if flag in args]):
-        raise UserError(f"--like brings its own initial weights; leave out {', '.join(chosen)}")
-    cfg = config_from_flags(args)
+        raise UserError(
+            f"--like sets the initial weights; leave out the flags for {', '.join(chosen)}"
+        )
     reporter = Reporter()
     run = train(
         cfg,
@@ -40,11 +69,11 @@ def train_command(args: argparse.Namespace) -> None:
         log=args.log,
     )
     reporter.finished(run)
-    reporter.say(f"For its page: jax-revinc report {run.path}")
+    reporter.say(f"For its page: jax-revinc report {run.path}{task_flag(cfg.task)}")
 
 
 def like_or_other(flags: argparse.Namespace) -> TrainConfig:
-    """The config of the run that flags name by ``--like``, or else what they begin with without it."""
+    """The config that other flags modify: of the run that ``--like`` names, else of a preset."""
     if flags.like and "preset" in flags:
         raise UserError("--preset and --like exclude each other; choose one")
     is_there = flags.like and (flags.like / CONFIG).exists()
@@ -52,42 +81,38 @@ def like_or_other(flags: argparse.Namespace) -> TrainConfig:
 
 
 def population_command(args: argparse.Namespace) -> None:
-    require_int("seeds", args.seeds, at_least=1)
-    require_int("jobs", args.jobs, at_least=1)
+    require_int("seeds", args.seeds, at_least=1, below=2**32)
+    require_int("jobs", args.jobs, **SOME)
     command = f"python -m torch_reference population --preset {args.preset} --seeds {args.seeds}"
     cfg = PRESETS[args.preset]
     outcomes = train_population(cfg, range(args.seeds), args.out, args.jobs, command)
     solved = (outcomes.final("holdout_accuracy") == 1).mean()
-    print(f"{len(outcomes.table)} seeds in {args.out}; {solved:.1%} reach 100% on the holdout")
+    PlainConsole().print(
+        f"{len(outcomes.table)} seeds in {args.out}; "
+        f"{percentage(solved, 1)} reach 100% on the holdout",
+        soft_wrap=True,
+    )
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = RecipeParser(prog="torch_reference", description=__doc__)
+    parser = PlainParser(prog="torch_reference", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
-    training = commands.add_parser("train", help="train a model and write a run folder")
-    add_training_flags(training, like_or_other)
-    training.add_argument(
-        "--like",
-        type=Path,
-        metavar="RUN",
-        help="take this run's initial weights, and its config and batches but for the flags given",
-    )
-    training.add_argument(
-        "--threads", type=int, metavar="N", help="torch's threads (one is enough for tiny models)"
-    )
-    training.add_argument("--device", help="a torch device (default: the GPU if there is one)")
-    training.set_defaults(command=train_command)
+    add_command(commands, "train", "train a model and write a run folder", train_command)
 
-    many = commands.add_parser("population", help="train many seeds, keep what became of each")
+    many = commands.add_parser("population", help="train many seeds and write their outcomes")
     many.add_argument("--preset", choices=PRESETS, default="tutorial", help="default: tutorial")
-    many.add_argument("--seeds", type=int, required=True, metavar="N", help="seeds 0 to N - 1")
-    many.add_argument("--jobs", type=int, default=2, metavar="N", help="processes (default: 2)")
+    many.add_argument("--seeds", type=integer, required=True, metavar="N", help="seeds 0 to N - 1")
+    many.add_argument("--jobs", type=integer, default=2, metavar="N", help="processes (default: 2)")
     many.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="Parquet; seeds in it are kept"
+        "--out",
+        type=path,
+        required=True,
+        metavar="FILE",
+        help="a Parquet file; seeds that it holds are not trained again",
     )
     many.set_defaults(command=population_command)
     return parser
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(make_parser()))
+    run_to_exit(lambda: run_command(make_parser()))

@@ -1,4 +1,4 @@
-"""The tutorial's loss and predictions, for any task."""
+"""The tutorial's loss and predictions in torch, for any task."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch_reference.adapter import Model
 def predictions(
     model: Model,
     tokens: Int[Tensor, "batch seq"],
-    predicted: Int[Tensor, " n_predicted"],
-) -> tuple[Float[Tensor, "batch n_predicted d_vocab_out"], Int[Tensor, "batch n_predicted"]]:
-    """The logits that predict the tokens at positions `predicted`, and those tokens."""
+    positions: Int[Tensor, " n_positions"],
+) -> tuple[Float[Tensor, "batch n_positions d_vocab_out"], Int[Tensor, "batch n_positions"]]:
+    """The logits that predict the tokens at `positions`, and those tokens."""
     logits = model(tokens[:, :-1])
-    return logits[:, predicted - 1], tokens[:, predicted]
+    return logits[:, positions - 1], tokens[:, positions]
 
 
 def token_losses(
-    logits: Float[Tensor, "batch n_predicted d_vocab_out"],
-    targets: Int[Tensor, "batch n_predicted"],
+    logits: Float[Tensor, "batch n_positions d_vocab_out"],
+    targets: Int[Tensor, "batch n_positions"],
     label_smoothing: float = 0.0,
-) -> Float[Tensor, "batch n_predicted"]:
-    """Cross-entropy of each predicted token, in nats."""
+) -> Float[Tensor, "batch n_positions"]:
+    """The cross-entropy of each target, in nats."""
     return F.cross_entropy(
         logits.transpose(1, 2), targets, reduction="none", label_smoothing=label_smoothing
     )
@@ -33,8 +33,8 @@ def token_losses(
 def mean_loss(
     model: Model,
     tokens: Int[Tensor, "batch seq"],
-    predicted: Int[Tensor, " n_predicted"],
+    positions: Int[Tensor, " n_positions"],
     label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """The training loss: mean cross-entropy over every predicted token of every example."""
-    return token_losses(*predictions(model, tokens, predicted), label_smoothing).mean()
+    """The training loss: the mean cross-entropy of the tokens at `positions` of every example."""
+    return token_losses(*predictions(model, tokens, positions), label_smoothing).mean()

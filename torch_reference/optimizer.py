@@ -1,4 +1,4 @@
-"""torch's optimizers for the names of optax's, and the clipping that both have in common."""
+"""torch's optimizers that equal Optax' of the same name, and gradient clipping as in Optax."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ COUNTERPARTS: dict[str, Callable[[Iterable[torch.Tensor], TrainConfig], Optimize
     "rmsprop": lambda parameters, cfg: RMSprop(parameters, cfg.lr, cfg.b2, cfg.adam_eps),
     "sgd": lambda parameters, cfg: SGD(parameters, cfg.lr, cfg.momentum),
 }
-"""The optimizers whose updates are those of optax's of that name.
+"""torch's optimizers that update like Optax' of the same name.
 
-torch has no Lion, and its NAdam follows Dozat's schedule of the momentum, which optax's leaves out.
+torch has no Lion, and its NAdam has Dozat's schedule of the momentum, which Optax' has not.
 """
 
 
 def require_counterpart(cfg: TrainConfig) -> None:
-    """Raise a UserError unless torch has the optimizer of a run."""
+    """Raise a UserError if torch has no counterpart of a config's optimizer."""
     if cfg.optimizer not in COUNTERPARTS:
         raise UserError(
             f"optimizer={cfg.optimizer!r} has no counterpart in torch; choose one of "
-            f"{', '.join(COUNTERPARTS)}, or train it with jax-revinc alone"
+            f"{', '.join(COUNTERPARTS)}, or train with jax-revinc only"
         )
 
 
 def make_optimizer(parameters: Iterable[torch.Tensor], cfg: TrainConfig) -> Optimizer:
-    """The optimizer of a run, which moves `parameters`.
+    """Make the torch optimizer of `parameters` that a training config names.
 
     Raises:
-        UserError: if torch has none such.
+        UserError: if torch has no counterpart.
     """
     require_counterpart(cfg)
     return COUNTERPARTS[cfg.optimizer](parameters, cfg)
@@ -44,10 +44,10 @@ def make_optimizer(parameters: Iterable[torch.Tensor], cfg: TrainConfig) -> Opti
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[torch.Tensor], largest_norm: float) -> None:
-    """Scale all gradients together down to `largest_norm`, if their norm is larger.
+    """Scale all gradients by one factor so that their joint norm is at most `largest_norm`.
 
-    As ``optax.clip_by_global_norm`` does (Pascanu et al. 2013, algorithm 1), not quite as
-    `torch.nn.utils.clip_grad_norm_`: that divides by 1e-6 more than the norm.
+    This is ``optax.clip_by_global_norm`` (Pascanu et al. 2013, algorithm 1).
+    `torch.nn.utils.clip_grad_norm_` differs: it adds 1e-6 to the norm that it divides by.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients)

@@ -1,1 +1,1 @@
-"""A file for every way of training the model that is timed; `registry` lists them."""
+"""The contenders, a file for each way of training; `benchmarks.registry` lists them."""

@@ -8,33 +8,29 @@ import numpy as np
 
 from benchmarks.contender import OneRun
 from jax_revinc.compilation_cache import enable_compilation_cache
-from jax_revinc.engines import ENGINES, XlaEngine
+from jax_revinc.engines import PROGRAMS, JaxEngine, make_engine
+from jax_revinc.engines.compiled_programs import make_program_key
 from jax_revinc.engines.device import in_words
-from jax_revinc.engines.fused_programs import OptaxPrograms
+from jax_revinc.engines.fused_engine import optax_programs
 from jax_revinc.engines.xla import State, update
 from jax_revinc.numerics import numerics
-from jax_revinc.optimizer import optimizer_numbers
+from jax_revinc.optimizer import optimizer_settings
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.objective import make_objective
 from revinc.weights import StateDict
 
-
-class OptaxInXla(XlaEngine):
-    """XLA's loop around a fused gradient, with optax as it is."""
-
-    make_programs = staticmethod(OptaxPrograms)
-
-
-CONTENDING = {**ENGINES, "optax": OptaxInXla}
+CONTENDING = {**PROGRAMS, "optax": optax_programs}
+"""What makes the programs of an engine, by name; ``optax`` is XLA's loop around a fused gradient."""
 
 
 class CompiledLoop(OneRun):
-    """What ``jax-revinc train`` runs: an engine, one of `CONTENDING`, and a chunk of steps per call."""
+    """An engine, one of `CONTENDING`: a chunk of steps per call, as ``jax-revinc train`` does."""
 
     def __init__(self, cfg: TrainConfig, width: int = 1, engine: str = "xla") -> None:  # noqa: ARG002
         enable_compilation_cache()
-        super().__init__(CONTENDING[engine](cfg))
+        programs = CONTENDING[engine](make_program_key(cfg), many=False)
+        super().__init__(JaxEngine(cfg, programs))
 
     def device_bytes(self) -> int | None:
         return peak_device_bytes(jax.local_devices())
@@ -45,12 +41,12 @@ class StepByStep:
 
     def __init__(self, cfg: TrainConfig, width: int = 1) -> None:  # noqa: ARG002
         enable_compilation_cache()
-        self._engine = XlaEngine(cfg)
+        self._engine = make_engine(cfg)
         self.device = in_words(jax.local_devices()[0])
         self._cfg = cfg.model
         data = make_dataset(cfg)
         objective = make_objective(cfg)
-        fixed, rates = optimizer_numbers(cfg)
+        fixed, rates = optimizer_settings(cfg)
 
         def step(state: State, tokens: jax.Array, rows: jax.Array) -> tuple[State, jax.Array]:
             return update(cfg.model, fixed, objective, rates, state, tokens[rows])
@@ -74,7 +70,7 @@ class StepByStep:
 
 
 def peak_device_bytes(devices: list[jax.Device]) -> int | None:
-    """The most memory in use on these devices together, where they tell."""
+    """The peak memory of these devices together, if they tell it."""
     stats = [device.memory_stats() or {} for device in devices]
     peaks = [of_device["peak_bytes_in_use"] for of_device in stats if of_device]
     return sum(peaks) if peaks else None

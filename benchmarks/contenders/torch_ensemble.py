@@ -22,7 +22,7 @@ from revinc.weights import StateDict, parameter_shapes
 
 
 class EagerEnsemble:
-    """An operation at a time, each on all models; one fused AdamW on the stacked weights."""
+    """One operation at a time, each on all models; one fused AdamW on the stacked weights."""
 
     def __init__(self, cfg: TrainConfig, width: int, threads: int) -> None:  # noqa: ARG002
         torch.set_num_threads(threads)
@@ -63,17 +63,17 @@ class EagerEnsemble:
 class CompiledEnsemble:
     """A whole step, optimizer included, as one program of ``torch.compile``: the best form found.
 
-    All weights of a model are one row of a matrix, so that AdamW is one loop over it, and the program is called
-    from C++ (``cpp_wrapper``). On two CPU cores, for one model, that was 1.7 times as fast as without
-    ``cpp_wrapper``, and 5 times as fast as compiling the loss alone; "max-autotune" and "reduce-overhead" change
-    nothing on a CPU, where there are neither CUDA graphs nor other kernels to choose from. A GPU takes
-    "max-autotune", CUDA graphs included.
+    All weights of a model are one row of a matrix, so that AdamW is one loop over it, and the
+    program is called from C++ (``cpp_wrapper``). On two CPU cores, for one model, that was 1.7
+    times as fast as without ``cpp_wrapper``, and 5 times as fast as compiling the loss alone.
+    "max-autotune" and "reduce-overhead" change nothing on a CPU, which has neither CUDA graphs nor
+    other kernels to choose from. A GPU gets "max-autotune", CUDA graphs included.
 
     Args:
-        cfg: the recipe.
+        cfg: the training config.
         width: models.
         threads: of torch.
-        compiled: otherwise the same step is taken an operation at a time.
+        compiled: whether the step is compiled; otherwise it runs one operation at a time.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class CompiledEnsemble:
 
 
 def make_step(cfg: TrainConfig, one: bool) -> Callable[..., Tensor]:
-    """AdamW's step, in place, of models that are a row each (or of `one` that is a vector)."""
+    """AdamW's step, in place, on models that are rows of a matrix (or on `one`, a vector)."""
     module, _ = as_module(cfg)
     buffers = dict(module.named_buffers())
     shapes = parameter_shapes(cfg.model)

@@ -1,9 +1,8 @@
-"""The model as anyone would write it in plain torch: an ``nn.Module`` without hooks, by TransformerLens' names."""
+"""The model in plain torch: an ``nn.Module`` without hooks, with TransformerLens' names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from revinc.weights import StateDict, parameter_shapes
 
 
 class Parameters(nn.Module):
-    """A module that has a parameter for every name below `prefix`."""
+    """A module with a parameter for every name below `prefix`."""
 
     W_E: Tensor
     W_pos: Tensor
@@ -82,7 +81,7 @@ class MLP(Parameters):
         return F.relu(x @ self.W_in + self.b_in) @ self.W_out + self.b_out
 
 
-class Block(nn.Module):
+class PlainBlock(nn.Module):
     def __init__(self, cfg: HookedTransformerConfig, prefix: str) -> None:
         super().__init__()
         self.ln1 = Norm(cfg, f"{prefix}.ln1")
@@ -108,7 +107,7 @@ class Transformer(nn.Module):
             raise UserError("the plain torch module has LN, relu and MLPs only")
         self.embed = Parameters(cfg, "embed")
         self.pos_embed = Parameters(cfg, "pos_embed")
-        self.blocks = nn.ModuleList(Block(cfg, f"blocks.{i}") for i in range(cfg.n_layers))
+        self.blocks = nn.ModuleList(PlainBlock(cfg, f"blocks.{i}") for i in range(cfg.n_layers))
         self.ln_final = Norm(cfg, "ln_final")
         self.unembed = Parameters(cfg, "unembed")
 
@@ -120,14 +119,14 @@ class Transformer(nn.Module):
 
 
 class Training(nn.Module):
-    """The training loss of a batch of sequences: the predicted tokens stand side by side in them."""
+    """The training loss of a batch of sequences; the predicted tokens must be adjacent."""
 
     def __init__(self, cfg: HookedTransformerConfig, predicted: tuple[int, ...]) -> None:
         super().__init__()
         self.model = Transformer(cfg)
         self.first, self.last = predicted[0], predicted[-1]
         if predicted != tuple(range(self.first, self.last + 1)):
-            raise UserError("the plain torch module predicts tokens that stand side by side only")
+            raise UserError("the plain torch module predicts only adjacent tokens")
 
     def forward(self, sequences: Tensor) -> Tensor:
         logits = self.model(sequences[..., :-1])[..., self.first - 1 : self.last, :]
@@ -138,7 +137,7 @@ class Training(nn.Module):
 def as_module(cfg: TrainConfig) -> tuple[Training, Tensor]:
     """The loss as a module on torch's device, and all sequences there."""
     data = make_dataset(cfg)
-    module = Training(cfg.model, data.predicted).to(torch_device())
+    module = Training(cfg.model, data.eval_positions).to(torch_device())
     return module, torch.as_tensor(data.tokens.copy(), dtype=torch.long, device=torch_device())
 
 
@@ -148,8 +147,8 @@ def load(module: Training, weights: StateDict) -> None:
     module.model.load_state_dict(tensors)
 
 
-def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig, **more: Any) -> torch.optim.AdamW:
-    """The recipe's optimizer as one fused kernel."""
+def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig) -> torch.optim.AdamW:
+    """The config's optimizer as one fused kernel."""
     return torch.optim.AdamW(
         parameters,
         lr=cfg.lr,
@@ -157,19 +156,18 @@ def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig, **more: Any) -> t
         eps=cfg.adam_eps,
         weight_decay=cfg.weight_decay,
         fused=True,
-        **more,
     )
 
 
 class Eager:
-    """One model, an operation at a time; losses are read at the end.
+    """One model, one operation at a time; losses are read at the end.
 
     Args:
-        cfg: the recipe.
+        cfg: the training config.
         width: one.
         threads: of torch.
-        compiled: whether ``torch.compile`` makes the loss and its gradient.
-        frozen: parameters to leave as they are.
+        compiled: whether ``torch.compile`` compiles the loss and its gradient.
+        frozen: parameters that are not trained.
     """
 
     def __init__(
@@ -213,10 +211,10 @@ def torch_device() -> str:
 
 
 def device_in_words() -> str:
-    """As `TorchEngine` says it."""
+    """The device, in the words of `TorchEngine`."""
     return f"cuda: {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "cpu"
 
 
 def peak_device_bytes() -> int | None:
-    """The most memory of the GPU that torch had in use."""
+    """The peak memory of the GPU that torch used."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

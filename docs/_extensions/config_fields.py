@@ -1,4 +1,4 @@
-"""The directive ``config-fields``: the fields of a config as a table, from the help that the command line shows."""
+"""The directive ``config-fields``: a table of a config's fields, from the help of its flags."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import importlib
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from revinc.config_fields import help_of
 
 
 class ConfigFields(SphinxDirective):
@@ -20,7 +22,7 @@ class ConfigFields(SphinxDirective):
         config = getattr(importlib.import_module(module), name)
         rows = ["| field | type | default | |", "|---|---|---|---|"]
         rows += [
-            f"| `{field.name}` | {code(field.type)} | {default(field)} | {field.metadata['help']} |"
+            f"| `{field.name}` | {code(field.type)} | {default(field)} | {help_of(field)} |"
             for field in dataclasses.fields(config)
             if "help" in field.metadata
         ]
@@ -28,7 +30,7 @@ class ConfigFields(SphinxDirective):
 
 
 def default(field: dataclasses.Field[object]) -> str:
-    """A field's default in a table; nothing where there is none, or where others' values make it."""
+    """A field's default as a cell; empty if it has none, or if it follows from other fields."""
     return "" if field.default in (dataclasses.MISSING, None) else code(repr(field.default))
 
 

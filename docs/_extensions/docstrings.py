@@ -1,4 +1,4 @@
-"""Two things that autoapi's directives and napoleon make of docstrings otherwise."""
+"""Two corrections of how autoapi and napoleon read docstrings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ EMPTY_COMMENT = ["..", ""]
 
 
 def lead_in(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list[str]) -> None:
-    """An attribute's docstring is a sentence, where napoleon reads a type before its first colon.
+    """Keep napoleon from reading a type before the first colon of an attribute's docstring.
 
-    So it gets a first line without a colon, which leaves no trace on the page.
+    An empty comment goes in front; it leaves no trace on the page.
     """
     if any(lines) and what in ("attribute", "data", "property"):
         lines[:0] = EMPTY_COMMENT
@@ -22,7 +22,7 @@ def lead_in(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: 
 def is_undocumented(
     app: Sphinx, what: str, name: str, found: Any, skip: bool, options: Any
 ) -> bool | None:
-    """Leave out what has no docstring, where autoapi's directives take their own classes' for it."""
+    """Skip members without a docstring: autoapi would show the docstring of its own class."""
     return None if found.docstring else True
 
 

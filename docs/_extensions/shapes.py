@@ -1,4 +1,4 @@
-"""jaxtyping's shapes in signatures, where autoapi takes a string in an annotation for a type's name and drops its quotes."""
+"""Keeps the quotes of jaxtyping's shapes in signatures, which autoapi drops as type names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ resolve_annotation = _astroid_utils._resolve_annotation
 
 
 def keep_shape(annotation: NodeNG) -> str:
-    """`Float[Array, "batch pos"]` as it is written."""
+    """The source of an annotation, with shapes such as "batch pos" in quotes."""
     is_shape = isinstance(annotation, Const) and isinstance(annotation.value, str)
     return repr(annotation.value) if is_shape else resolve_annotation(annotation)
 

@@ -1,4 +1,4 @@
-"""Types in signatures by their last name: ``Array`` for ``jax.Array``, a link where this site describes it."""
+"""Shortens types in signatures: ``Array`` for ``jax.Array``, a link if this site describes it."""
 
 from __future__ import annotations
 

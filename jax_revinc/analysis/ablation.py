@@ -1,13 +1,14 @@
-"""Ablation: how much worse the model gets when a component says nothing, the usual, or something else.
+"""Ablation: the change in loss and accuracy when one component's activation is replaced.
 
-Components are ablated one at a time: every attention head (at its ``hook_z``), attention layer
-(``hook_attn_out``), MLP (``hook_mlp_out``), neuron (``hook_post``) and position of the residual stream
-before each block (``hook_resid_pre``). A layer norm is ablated in two ways: "norm" replaces what it passes on
-(``hook_normalized``, before gain and bias), so its readers are blind to the stream; "norm scale" replaces only the
-divisor (``hook_scale``), so that, at its mean, the norm is linear. The divisor can't be zero, so zero ablation leaves that out.
+Ablated one at a time: every attention head (``hook_z``), attention layer (``hook_attn_out``), MLP
+(``hook_mlp_out``), neuron (``hook_post``) and position of the residual stream before each block
+(``hook_resid_pre``). A norm is ablated in two ways: "norm" replaces its output
+(``hook_normalized``, before gain and bias); "norm scale" replaces only the divisor
+(``hook_scale``), so at its mean the norm is linear. Zero ablation leaves the divisor out: it can't
+be zero.
 
-What it is replaced by: zero; the mean over the batch, position by position; or its value on another input
-(Chan et al. 2022, "Causal Scrubbing").
+The replacement is zero, the mean over the batch at each position, or the activation on another
+input (Chan et al. 2022, "Causal Scrubbing").
 """
 
 from __future__ import annotations
@@ -24,9 +25,15 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.analysis.interventions import Sites, run_in_lanes, sweep
-from jax_revinc.model import HookedTransformer, Tokens, check_sequences, hook_names
+from jax_revinc.model import (
+    HookedTransformer,
+    Tokens,
+    check_predicted,
+    check_sequences,
+    hook_names,
+)
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params, token_losses
+from jax_revinc.objective import token_losses
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice
 
@@ -39,26 +46,28 @@ KINDS: dict[str, tuple[str, tuple[int, ...]]] = {
     "MLP": ("hook_mlp_out", ()),
     "neuron": ("mlp.hook_post", (2,)),
 }
-"""By kind of component, how its activation's name ends, and the axis along which there are several."""
-
+"""By kind of component, the end of its activation's name, and the axis that counts components."""
 
 REPLACEMENTS: dict[str, Callable[[Array, Array], Array]] = {
-    "zero": lambda activation, order: jnp.zeros_like(activation),  # noqa: ARG005
-    "mean": lambda activation, order: jnp.broadcast_to(activation.mean(0), activation.shape),  # noqa: ARG005
-    "resample": lambda activation, order: activation[order],
+    "zero": lambda x, _: jnp.zeros_like(x),
+    "mean": lambda x, _: jnp.broadcast_to(x.mean(0), x.shape),
+    "resample": lambda x, order: x[order],
 }
-"""By method, what replaces an activation. `order` names the sequence that each sequence is resampled from."""
+"""By method, the function from an activation and an order of sequences to the replacement.
+
+The order gives the index of the sequence that each sequence is resampled from.
+"""
 
 METHODS = tuple(REPLACEMENTS)
 
 
 class Component(NamedTuple):
-    """One thing that is ablated.
+    """A component of a model that can be ablated, such as a head, a neuron or a norm.
 
     Attributes:
         kind: one of `KINDS`.
-        hook: the activation that is replaced.
-        part: which head, neuron or position of it; None if all of it.
+        hook: the name of the activation that is replaced.
+        part: the index of the head, neuron or position; None for the whole activation.
     """
 
     kind: str
@@ -67,43 +76,45 @@ class Component(NamedTuple):
 
 
 class Ablation(NamedTuple):
-    """What ablation costs, over all predicted tokens. Components come in the order of `components`.
+    """The effect on loss and accuracy of ablating each component of a model.
+
+    The components are in the order of the function `components`.
 
     Attributes:
-        loss: mean cross-entropy of the intact model, in nats.
+        loss: mean cross-entropy of the intact model over all predicted tokens, in nats.
         accuracy: share of predicted tokens that the intact model gets right.
-        loss_change: the loss with a component ablated, minus `loss`, [component].
-        accuracy_change: the same for the accuracy, [component].
+        loss_change: the loss with a component ablated, minus `loss`, [components].
+        accuracy_change: the accuracy with a component ablated, minus `accuracy`, [components].
     """
 
     loss: Float[Array, ""]
     accuracy: Float[Array, ""]
-    loss_change: Float[Array, " component"]
-    accuracy_change: Float[Array, " component"]
+    loss_change: Float[Array, " components"]
+    accuracy_change: Float[Array, " components"]
 
 
 @with_numerics
 def zero_ablation(model: HookedTransformer, tokens: Tokens, predicted: tuple[int, ...]) -> Ablation:
-    """Replace each component's activation by zeros.
+    """The change in loss and accuracy when each component's activation is replaced by zeros.
 
     Args:
         model: the model.
         tokens: whole sequences, [batch, seq]; the model is fed all tokens but the last.
-        predicted: the positions whose tokens count, as `revinc.tasks.predicted_positions` gives them.
+        predicted: the positions whose tokens are predicted, such as `revinc.tasks.eval_positions`.
 
     Raises:
-        UserError: for tokens of a wrong shape, or a predicted position that they lack.
+        UserError: for tokens of a wrong shape, or a position that they lack.
     """
-    return ablate(model, tokens, predicted, "zero", np.arange(len(tokens)))
+    return ablate(model, tokens, predicted, "zero")
 
 
 @with_numerics
 def mean_ablation(model: HookedTransformer, tokens: Tokens, predicted: tuple[int, ...]) -> Ablation:
-    """Replace each component's activation by its mean over the batch, at every position for itself.
+    """The change in loss and accuracy when each component's activation is replaced by its mean.
 
     See `zero_ablation` for the arguments and errors.
     """
-    return ablate(model, tokens, predicted, "mean", np.arange(len(tokens)))
+    return ablate(model, tokens, predicted, "mean")
 
 
 @with_numerics
@@ -113,31 +124,40 @@ def resample_ablation(
     predicted: tuple[int, ...],
     permutation: Int[Array, " batch"] | Int[np.ndarray, " batch"],
 ) -> Ablation:
-    """Replace each component's activation on a sequence by the one on sequence ``permutation[i]``.
+    """The change in loss and accuracy when each component's activation is from another sequence.
 
-    See `zero_ablation` for the other arguments. ``jax.random.permutation(key, len(tokens))`` draws a permutation.
+    The activation on sequence i is replaced by that on sequence ``permutation[i]``.
+
+    Args:
+        model, tokens, predicted: see `zero_ablation`.
+        permutation: indices of sequences [batch], such as ``jax.random.permutation(key, batch)``.
 
     Raises:
-        UserError: as `zero_ablation`, and for a permutation that doesn't name one sequence for each.
+        UserError: as `zero_ablation`, and for a permutation that has not one index per sequence.
     """
-    order = jnp.asarray(permutation)
-    n_sequences = len(tokens)
+    try:
+        order = jnp.asarray(permutation)
+    except (TypeError, ValueError):
+        raise UserError(f"permutation must be an array of integers, not {permutation!r}") from None
+    n_sequences = len(check_sequences(model.cfg, tokens))
     if order.shape != (n_sequences,) or not jnp.issubdtype(order.dtype, jnp.integer):
         raise UserError(
             f"permutation must hold one integer for each of the {n_sequences} sequences, "
-            f"not {order.dtype} {list(order.shape)}"
+            f"not {order.dtype} of shape {list(order.shape)}"
         )
     if not isinstance(order, jax.core.Tracer) and set(order.tolist()) - set(range(n_sequences)):
-        raise UserError(f"permutation must name sequences 0..{n_sequences - 1}, not {order}")
+        raise UserError(
+            f"permutation must hold indices of sequences in 0..{n_sequences - 1}, not {order}"
+        )
     return ablate(model, tokens, predicted, "resample", order)
 
 
 def components(cfg: HookedTransformerConfig, n_positions: int, method: str) -> list[Component]:
-    """What a method ablates, in order of execution.
+    """The components that a method of ablation can ablate, in order of execution.
 
     Args:
         cfg: the model's config.
-        n_positions: how many tokens the model is fed: one less than a sequence has.
+        n_positions: the number of tokens fed: one less than a sequence has.
         method: "zero", "mean" or "resample".
 
     Raises:
@@ -149,7 +169,7 @@ def components(cfg: HookedTransformerConfig, n_positions: int, method: str) -> l
 
 
 def all_components(cfg: HookedTransformerConfig, n_positions: int) -> list[Component]:
-    """What is ablated by any method, in order of execution."""
+    """All components of a model that some method of ablation can ablate, in execution order."""
     sizes = {"position": n_positions, "head": cfg.n_heads, "neuron": cfg.d_mlp}
     return [
         Component(kind, hook, part)
@@ -159,16 +179,17 @@ def all_components(cfg: HookedTransformerConfig, n_positions: int) -> list[Compo
 
 
 def possible(listed: Sequence[Component], method: str) -> list[int]:
-    """The places in `listed` of what a method can ablate."""
-    return [
-        place
-        for place, component in enumerate(listed)
-        if (method, component.kind) != ("zero", "norm scale")
-    ]
+    """The indices of those components in the list `listed` that a method of ablation can ablate."""
+    return [place for place, component in enumerate(listed) if can_ablate(method, component.kind)]
+
+
+def can_ablate(method: str, kind: str) -> bool:
+    """Whether a method of ablation fits a kind of component: a norm's divisor can't be zero."""
+    return (method, kind) != ("zero", "norm scale")
 
 
 def ablated(cfg: HookedTransformerConfig) -> list[tuple[str, Sites]]:
-    """Kind and sites of every activation that is replaced, in order of execution."""
+    """The activations that ablation replaces, each with the kind of component it belongs to."""
     return [
         (kind, Sites(hook, axes))
         for hook in hook_names(cfg)
@@ -177,36 +198,46 @@ def ablated(cfg: HookedTransformerConfig) -> list[tuple[str, Sites]]:
     ]
 
 
+def replacers(kind: str) -> list[Callable[[Array, Array], Array]]:
+    """For each method of ablation, a function from a component's activation to its replacement."""
+    return [
+        replace if can_ablate(method, kind) else lambda x, _: x
+        for method, replace in REPLACEMENTS.items()
+    ]
+
+
 def ablate(
     model: HookedTransformer,
     tokens: Tokens,
     predicted: tuple[int, ...],
     method: str,
-    order: Int[Array, " batch"] | Int[np.ndarray, " batch"],
+    order: Int[Array, " batch"] | None = None,
 ) -> Ablation:
-    """Check the arguments, then ablate in one compiled call."""
+    """Check the arguments, then ablate every component in turn, in one compiled call.
+
+    Only "resample" uses `order`.
+    """
     sequences = check_sequences(model.cfg, tokens)
+    order = jnp.arange(len(sequences)) if order is None else order
     last = sequences.shape[1] - 1
-    if not predicted or not all(1 <= position <= last for position in predicted):
-        raise UserError(f"predicted must name positions in 1..{last}, not {predicted}")
+    predicted = check_predicted(predicted, sequences.shape[1])
     number = METHODS.index(method)
-    found = _ablate(model.cfg, tuple(predicted), number, model.params, sequences, order)
+    found = _ablate(model, predicted, number, sequences, order)
     kept = np.array(possible(all_components(model.cfg, last), method))
     return found._replace(
         loss_change=found.loss_change[kept], accuracy_change=found.accuracy_change[kept]
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnames="predicted")
 def _ablate(
-    cfg: HookedTransformerConfig,
+    model: HookedTransformer,
     predicted: tuple[int, ...],
     method: Int[Array, ""],
-    params: Params,
     tokens: Int[Array, "batch seq"],
     order: Int[Array, " batch"],
 ) -> Ablation:
-    """Ablate everything by the method of that number in `METHODS`: one program to compile for all of them."""
+    """Ablate every component by the method with index `method`; one program serves all methods."""
     at = np.array(predicted)
     fed, targets = tokens[:, :-1], tokens[:, at]
 
@@ -214,12 +245,11 @@ def _ablate(
         answers = logits[:, at - 1]
         return token_losses(answers, targets).mean(), (answers.argmax(-1) == targets).mean()
 
-    model = HookedTransformer(cfg, params=params)
     logits, cache = run_in_lanes(HookedTransformer.run_with_cache, model, fed)
-    sites = [sites for _, sites in ablated(cfg)]
+    sites = [sites for _, sites in ablated(model.cfg)]
     replacements = {
-        hook: jax.lax.switch(method, list(REPLACEMENTS.values()), cache[hook], order)
-        for hook, _ in sites
+        sites.hook: jax.lax.switch(method, replacers(kind), cache[sites.hook], order)
+        for kind, sites in ablated(model.cfg)
     }
     losses, accuracies = sweep(model, fed, sites, replacements, measure)
     loss, accuracy = measure(logits)
@@ -229,12 +259,12 @@ def _ablate(
 def ablation_table(
     cfg: HookedTransformerConfig, n_positions: int, ablations: Mapping[str, Ablation]
 ) -> pd.DataFrame:
-    """A row for each method and component, with the changes in loss and accuracy.
+    """A table of the changes in loss and accuracy by ablation, a row per method and component.
 
     Args:
         cfg: the model's config.
-        n_positions: how many tokens the model was fed.
-        ablations: by method ("zero", "mean", "resample"), its result on one model.
+        n_positions: the number of tokens fed.
+        ablations: by method ("zero", "mean", "resample"), the ablations of one model.
     """
     rows = [
         {

@@ -1,20 +1,19 @@
-"""Where the heads look: patterns over many inputs, and whether they read the reversed positions.
+"""Statistics of attention patterns, and each head's attention to the tokens that decide answers.
 
-Row r of a pattern is the query at position r, which *predicts* position r + 1. In the tutorial's task
-y0..y3 are predicted at rows 4..7 from x3..x0, at columns 4..1: the reversal is ``col = 8 - row``, the
-cells that ``revinc.tasks.reading_cells(task)`` lists. The tutorial's text is off by one in places (it
-asks row 5 for column 4); its observation, that row 5 looks at column 3, is right. To score the other
-reading, give other cells.
+Row r of a pattern is the query at position r, which *predicts* position r + 1. In the tutorial's
+task y0..y3 are predicted at rows 4..7 from x3..x0, at columns 4..1: the reversal is
+``col = 8 - row``, the cells that ``revinc.tasks.reading_cells(task)`` lists. The tutorial's text is
+off by one in places (it asks row 5 for column 4); its observation, that row 5 looks at column 3, is
+right. To score the other reading, give other cells.
 
-Patterns are [..., batch, head, query, key] throughout: one layer's ``cache["pattern", 0]`` will do, and
-a batch of one gives the numbers of that input.
+Patterns are [..., batch, n_heads, query, key] throughout, such as one layer's
+``cache["pattern", 0]``. For a single input, give a batch of one.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
@@ -23,46 +22,51 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.model import HookedTransformer, Tokens, check_tokens
-from jax_revinc.numerics import with_numerics
-from revinc import HookedTransformerConfig, UserError
+from jax_revinc.model import HookedTransformer, Tokens, check_tokens, require_array
+from jax_revinc.numerics import computing_in, with_numerics
+from revinc import UserError
+from revinc.validation import require_ints
 
-Patterns = Float[Array, "*layer batch head query key"]
+Patterns = Float[Array, "*n_layers batch n_heads query key"]
 
 
 class AttentionSummary(NamedTuple):
-    """Patterns over a batch of inputs.
+    """Statistics of attention patterns over a batch of inputs.
 
     Attributes:
         mean: the mean pattern.
-        spread: its standard deviation over the inputs; 0 where attention ignores what the tokens are.
-        entropy: of a row, in nats, mean over the inputs; 0 if it looks at one position, log(row + 1) if at
-            all alike.
-        preferred: the position with the most attention on average, for each row (ties: the first).
+        spread: the standard deviation over the inputs; 0 where attention ignores the tokens.
+        entropy: the entropy of each row in nats, mean over the inputs; 0 for all attention on one
+            position, log(row + 1) for the same on every position.
+        preferred: for each row, the position with the most attention on average (the first of
+            ties).
         preferred_share: the share of inputs on which that position has the most attention.
     """
 
-    mean: Float[Array, "*layer head query key"]
-    spread: Float[Array, "*layer head query key"]
-    entropy: Float[Array, "*layer head query"]
-    preferred: Int[Array, "*layer head query"]
-    preferred_share: Float[Array, "*layer head query"]
+    mean: Float[Array, "*n_layers n_heads query key"]
+    spread: Float[Array, "*n_layers n_heads query key"]
+    entropy: Float[Array, "*n_layers n_heads query"]
+    preferred: Int[Array, "*n_layers n_heads query"]
+    preferred_share: Float[Array, "*n_layers n_heads query"]
 
 
 class ReversalScore(NamedTuple):
-    """How much heads look at given cells, in the order of the cells.
+    """How strongly each head attends to the input tokens that it must read to reverse the input.
+
+    A cell (row, column) of an attention pattern is where the token of an answer is read.
 
     Attributes:
-        attention: the attention on the cell, mean over the inputs.
-        largest: the share of inputs on which the cell is its row's largest (ties: the first is).
+        attention: the attention on a cell, mean over the inputs.
+        largest: the share of inputs on which a cell is its row's largest (the first of ties).
     """
 
-    attention: Float[Array, "*layer head cell"]
-    largest: Float[Array, "*layer head cell"]
+    attention: Float[Array, "*n_layers n_heads cells"]
+    largest: Float[Array, "*n_layers n_heads cells"]
 
 
 def check_patterns(patterns: Patterns | np.ndarray) -> None:
-    """Raise a UserError if there is no batch: heads would be taken for inputs."""
+    """Raise a UserError if attention patterns have no batch axis, as those of a single input."""
+    require_array("patterns", patterns)
     if patterns.ndim < 4:
         raise UserError(
             f"patterns must have shape [..., batch, head, query, key], not {list(patterns.shape)}; "
@@ -71,43 +75,46 @@ def check_patterns(patterns: Patterns | np.ndarray) -> None:
 
 
 def precision_of(patterns: Patterns | np.ndarray) -> AbstractContextManager[Any]:
-    """Within it JAX computes in float64 if the patterns are float64: no config is there to say so."""
-    return jax.enable_x64(True) if patterns.dtype == np.float64 else nullcontext()
+    """A context in which JAX computes in the precision of the given attention patterns."""
+    require_array("patterns", patterns)
+    return computing_in("float64" if patterns.dtype == np.float64 else "float32")
 
 
 @with_numerics
 def attention_patterns(
     model: HookedTransformer, tokens: Tokens
-) -> Float[Array, "layer batch head query key"]:
+) -> Float[Array, "n_layers batch n_heads query key"]:
     """The attention pattern of every layer on every input, in one compiled call.
 
     Args:
-        tokens: what the model is fed, [batch, pos].
+        model: the model.
+        tokens: the ids fed, [batch, pos].
 
     Raises:
         UserError: for tokens of a wrong shape, type or range.
     """
-    return _patterns(model.cfg, model.params, check_tokens(model.cfg, tokens))
+    return _patterns(model, check_tokens(model.cfg, tokens))
 
 
 @with_numerics
 def attention_summary(model: HookedTransformer, tokens: Tokens) -> AttentionSummary:
-    """`summarize_patterns` of a model's patterns: arrays [layer, head, ...], in one compiled call.
+    """Statistics of a model's attention patterns, [n_layers, n_heads, ...], in one compiled call.
 
     Args:
-        tokens: what the model is fed, [batch, pos].
+        model: the model.
+        tokens: the ids fed, [batch, pos].
 
     Raises:
         UserError: for tokens of a wrong shape, type or range.
     """
-    return _summary(model.cfg, model.params, check_tokens(model.cfg, tokens))
+    return _summary(model, check_tokens(model.cfg, tokens))
 
 
 def summarize_patterns(patterns: Patterns) -> AttentionSummary:
-    """Mean, spread, entropy and preferences over the batch.
+    """Statistics of attention patterns over the batch: mean, spread, entropy, preferred positions.
 
     Args:
-        patterns: [..., batch, head, query, key].
+        patterns: [..., batch, n_heads, query, key].
 
     Raises:
         UserError: for patterns without a batch axis.
@@ -127,38 +134,49 @@ def summarize_patterns(patterns: Patterns) -> AttentionSummary:
         )
 
 
-def row_entropy(patterns: Patterns) -> Float[Array, "*layer batch head query"]:
-    """The entropy of every row in nats, with 0 log 0 = 0."""
+def row_entropy(patterns: Patterns) -> Float[Array, "*n_layers batch n_heads query"]:
+    """The entropy of every row of attention patterns in nats, with 0 log 0 = 0."""
     with precision_of(patterns):
-        # log(1) stands in for log(0), so that gradients stay finite.
+        # log(1) replaces log(0), so that gradients stay finite.
         logs = jnp.log(jnp.where(patterns > 0, patterns, 1.0))
         return -(patterns * logs).sum(-1)
 
 
 def reversal_score(patterns: Patterns, cells: Sequence[tuple[int, int]]) -> ReversalScore:
-    """How much each head looks at `cells`, and how often they are their rows' largest.
+    """Each head's attention at given (row, column) cells, and how often these are a row's largest.
 
     Args:
-        patterns: [..., batch, head, query, key].
-        cells: (row, column) pairs, such as ``revinc.tasks.reading_cells(task)``, in the tutorial's task
-            (4, 4), (5, 3), (6, 2), (7, 1).
+        patterns: [..., batch, n_heads, query, key].
+        cells: (row, column) pairs, such as ``revinc.tasks.reading_cells(task)``, in the tutorial's
+            task (4, 4), (5, 3), (6, 2), (7, 1).
 
     Returns:
-        Arrays [..., head, cell].
+        Arrays [..., n_heads, cells].
 
     Raises:
         UserError: if there are no cells, one lies outside the pattern, or there is no batch axis.
     """
     check_patterns(patterns)
+    if not isinstance(cells, tuple | list):
+        raise UserError(
+            f"cells of attention patterns must be a list of (row, column) pairs, not {cells!r}"
+        )
     if not cells:
-        raise UserError("no cells to score; this task names no position that decides an answer")
+        raise UserError(
+            "there are no cells of the attention patterns to score; give at least one "
+            "(row, column) pair"
+        )
     n_rows, n_columns = patterns.shape[-2:]
-    for row, column in cells:
+    pairs = [require_ints("a cell", cell) for cell in cells]
+    if any(len(pair) != 2 for pair in pairs):
+        raise UserError(f"cells of attention patterns must be (row, column) pairs, not {cells}")
+    for row, column in pairs:
         if not (0 <= row < n_rows and 0 <= column < n_columns):
             raise UserError(
-                f"cell ({row}, {column}) lies outside the pattern of {n_rows} rows and {n_columns} columns"
+                f"cell ({row}, {column}) lies outside the attention pattern of {n_rows} rows and "
+                f"{n_columns} columns"
             )
-    rows, columns = np.array(cells).T
+    rows, columns = np.array(pairs).T
     with precision_of(patterns):
         patterns = jnp.asarray(patterns)
         is_largest = patterns.argmax(-1)[..., rows] == columns
@@ -168,16 +186,14 @@ def reversal_score(patterns: Patterns, cells: Sequence[tuple[int, int]]) -> Reve
         )
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
+@jax.jit
 def _patterns(
-    cfg: HookedTransformerConfig, params: dict[str, Array], tokens: Int[Array, "batch pos"]
-) -> Float[Array, "layer batch head query key"]:
-    _, cache = HookedTransformer(cfg, params=params).run_with_cache(tokens, return_type=None)
-    return jnp.stack([cache["pattern", layer] for layer in range(cfg.n_layers)])
+    model: HookedTransformer, tokens: Int[Array, "batch pos"]
+) -> Float[Array, "n_layers batch n_heads query key"]:
+    _, cache = model.run_with_cache(tokens, return_type=None)
+    return jnp.stack([cache["pattern", layer] for layer in range(model.cfg.n_layers)])
 
 
-@functools.partial(jax.jit, static_argnames="cfg")
-def _summary(
-    cfg: HookedTransformerConfig, params: dict[str, Array], tokens: Int[Array, "batch pos"]
-) -> AttentionSummary:
-    return summarize_patterns(_patterns(cfg, params, tokens))
+@jax.jit
+def _summary(model: HookedTransformer, tokens: Int[Array, "batch pos"]) -> AttentionSummary:
+    return summarize_patterns(_patterns(model, tokens))

@@ -1,15 +1,17 @@
-"""Weights multiplied into circuits: what each head looks for, what it moves, what an MLP maps to what.
+"""Circuits: products of weights that show which keys a head seeks and which logits it writes.
 
-After Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", in TransformerLens' terms.
+After Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits", in TransformerLens'
+terms.
 
-A circuit is linear, a layer norm is not: it divides by a scale that hangs on the input. So circuits here
-run through *folded* norms, as after TransformerLens' ``process_weights_(fold_ln=True)``: gains and centring
-belong to the weights, and the division is left out. Without norms that is exact; with them a circuit is
-right up to one positive factor per input and norm. Biases (the folded ones too) are left out, and so is
-the ``1 / sqrt(d_head)`` of attention scores.
+A circuit is linear; a layer norm is not, since it divides by a scale that depends on the input. So
+circuits here run through *folded* norms, as after TransformerLens'
+``process_weights_(fold_ln=True)``: gains and centring belong to the weights, and the division is
+left out. Without norms that is exact; with them a circuit is right up to one positive factor per
+input and norm. Biases, also folded ones, and the ``1 / sqrt(d_head)`` of attention scores are left
+out.
 
-Heads and MLPs of later layers read more than embeddings; their circuits are their direct paths from token
-to logits alone.
+Heads and MLPs of later layers read more than embeddings: their circuits are only their direct paths
+from token to logits.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from jaxtyping import Float
 
 from jax_revinc.components.block import TransformerBlock
 from jax_revinc.hooks import identity
-from jax_revinc.model import HookedTransformer
+from jax_revinc.model import HookedTransformer, require_array
 from jax_revinc.numerics import with_numerics
 from revinc import UserError
 from revinc.validation import require_choice
@@ -33,7 +35,7 @@ Composition = Literal["Q", "K", "V"]
 
 
 class QKCircuit(NamedTuple):
-    """How strongly a query made of one embedding asks for a key made of another, per layer and head."""
+    """A full QK circuit: attention scores between the embeddings of tokens and of positions."""
 
     token_token: Float[Array, "n_layers n_heads d_vocab d_vocab"]
     token_position: Float[Array, "n_layers n_heads d_vocab n_ctx"]
@@ -42,7 +44,7 @@ class QKCircuit(NamedTuple):
 
 
 class SVD(NamedTuple):
-    """``circuit = U @ diag(S) @ V.T``; V holds its vectors in columns, as TransformerLens' FactoredMatrix."""
+    """A singular value decomposition, ``U @ diag(S) @ V.T``, with the vectors in columns."""
 
     U: Float[Array, "... rows rank"]
     S: Float[Array, "... rank"]
@@ -51,20 +53,21 @@ class SVD(NamedTuple):
 
 @with_numerics
 def fold_layer_norm(model: HookedTransformer) -> HookedTransformer:
-    """The same function with each norm's gain, bias and centring in the weights that read from it.
+    """A model that computes the same, with its norms' gain, bias and centring folded into weights.
 
-    As `HookedTransformer.process_weights` without its other steps. With norms that have no weights, or none,
-    the model itself comes back.
+    This is the step ``fold_ln`` of `HookedTransformer.process_weights`. A model without norms, or
+    whose norms have no weights, is returned as it is.
 
     Raises:
-        UserError: if what heads read can't be told without their norm.
+        UserError: for shortformer positions, which are added after the norm.
     """
     if model.cfg.normalization_type not in FOLDED:
         return model
     if model.cfg.positional_embedding_type == "shortformer":
         raise UserError(
-            "circuits need norms whose weights can be folded, and shortformer adds positions behind them; "
-            "choose another positional_embedding_type, or a normalization_type without weights"
+            "circuits of a shortformer model need norms without weights: it adds positions after "
+            "the norms, so the norms' weights can't be folded; choose another "
+            "positional_embedding_type, or a normalization_type without weights"
         )
     return model.process_weights(
         center_writing_weights=False, center_unembed=False, fold_value_biases=False
@@ -73,17 +76,21 @@ def fold_layer_norm(model: HookedTransformer) -> HookedTransformer:
 
 @with_numerics
 def qk_circuit(model: HookedTransformer) -> QKCircuit:
-    """The full QK circuit, ``W_E_pos @ W_Q @ W_K.T @ W_E_pos.T``, in its four parts.
+    """The full QK circuit of every head, split by whether query and key are tokens or positions.
 
-    A query that stands at position p on token t scores a key at position q on token u, in the first layer
-    and up to the norms' scales, ``token_token[t, u] + token_position[t, q] + position_token[p, u] +
-    position_position[p, q]`` (times ``1 / sqrt(d_head)``).
+    It is ``W_E_pos @ W_Q @ W_K.T @ W_E_pos.T``, where ``W_E_pos`` stacks both embeddings. In the
+    first layer, the score of the query of token t at position p with the key of token u at position
+    q is ``token_token[t, u] + token_position[t, q] + position_token[p, u] +
+    position_position[p, q]``, times ``1 / sqrt(d_head)`` and up to the norms' scales.
 
-    Where positions are not in the residual stream (rotary, alibi, shortformer, none) their parts are empty.
+    Without positions in the residual stream (rotary, alibi, shortformer, none) their parts are
+    empty.
     """
     folded = fold_layer_norm(model)
-    in_stream = ["embed.W_E", *["pos_embed.W_pos"] * model.cfg.has_positions_in_stream]
-    W_E_pos_XM = jnp.concatenate([folded.params[name] for name in in_stream])
+    in_stream = [folded.params["embed.W_E"]]
+    if model.cfg.has_positions_in_stream:
+        in_stream.append(folded.params["pos_embed.W_pos"])
+    W_E_pos_XM = jnp.concatenate(in_stream)
     Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_Q"))
     K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_K"))
     circuit_LHXX = Q_LHXE @ K_LHXE.mT
@@ -99,10 +106,15 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
 def qk_view(
     model: HookedTransformer, positions: list[str], tokens: list[str]
 ) -> tuple[str, Float[np.ndarray, "n_layers n_heads read read"], list[str]]:
-    """What is worth looking at in the QK circuit: by position if positions are in the stream, else by token.
+    """The QK circuit between positions, or between tokens if no position is in the residual stream.
+
+    Args:
+        model: the model.
+        positions: labels of the first positions.
+        tokens: labels of all tokens.
 
     Returns:
-        "position" or "token"; the matrices, of as many positions as have labels; the labels.
+        "position" or "token"; the matrices, of the positions that have labels; the labels.
     """
     circuit = qk_circuit(model)
     if model.cfg.has_positions_in_stream:
@@ -113,7 +125,7 @@ def qk_view(
 
 @with_numerics
 def ov_circuit(model: HookedTransformer) -> Float[Array, "n_layers n_heads d_vocab d_vocab_out"]:
-    """The full OV circuit, ``W_E @ W_V @ W_O @ W_U``: what attending to a token adds to each logit."""
+    """The full OV circuit, ``W_E @ W_V @ W_O @ W_U``: the logits that attending to a token adds."""
     folded = fold_layer_norm(model)
     V_LHVE = jnp.einsum("vm,lhme->lhve", folded.embed.W_E[...], by_layer(folded, "W_V"))
     return V_LHVE @ (by_layer(folded, "W_O") @ folded.unembed.W_U[...])
@@ -121,22 +133,22 @@ def ov_circuit(model: HookedTransformer) -> Float[Array, "n_layers n_heads d_voc
 
 @with_numerics
 def direct_path(model: HookedTransformer) -> Float[Array, "d_vocab d_vocab_out"]:
-    """``W_E @ W_U``: what a token adds to the logits past all attention and MLPs."""
+    """``W_E @ W_U``: the logits that a token adds without passing through attention or MLPs."""
     folded = fold_layer_norm(model)
     return folded.embed.W_E[...] @ folded.unembed.W_U[...]
 
 
 @with_numerics
 def mlp_map(model: HookedTransformer) -> Float[Array, "n_layers d_vocab d_vocab_out"]:
-    """What each MLP adds to the logits if it is fed one token's embedding alone, without a position.
+    """The logits that each MLP adds if it is fed one token's embedding without a positional one.
 
-    The MLP's own norm divides as it does in the model, since the MLP is not linear anyway.
+    The MLP's norm divides by its scale, as in the model: the MLP is not linear anyway.
 
     Raises:
         UserError: if the model has no MLPs.
     """
     if model.cfg.attn_only:
-        raise UserError("mlp_map needs MLPs, and this model is attn_only")
+        raise UserError("mlp_map needs MLPs, and this model has none (attn_only)")
     folded = fold_layer_norm(model)
     W_E_VM = folded.embed.W_E[...]
     written_LVM = [
@@ -149,15 +161,23 @@ def mlp_map(model: HookedTransformer) -> Float[Array, "n_layers d_vocab d_vocab_
 
 @with_numerics
 def svd(model: HookedTransformer, circuit: Float[Array, "... rows columns"]) -> SVD:
-    """The singular value decomposition of one of the model's circuits, largest value first.
+    """The singular value decomposition of a circuit (a product of weights), largest value first.
 
-    A head's circuit has at most ``d_head`` singular values above rounding. The sign of a pair of vectors is
-    arbitrary. `model` says in which precision to work.
+    A head's circuit has at most ``d_head`` singular values above rounding. The sign of a pair of
+    vectors is arbitrary.
+
+    Args:
+        model: the model of the circuit, which decides the precision.
+        circuit: a matrix, or several, [..., rows, columns].
+
+    Raises:
+        UserError: if the circuit is no matrix of the model's dtype.
     """
+    require_array("circuit", circuit)
     if circuit.ndim < 2 or circuit.dtype != model.cfg.dtype:
         raise UserError(
-            f"svd takes a circuit of this model: a {model.cfg.dtype} matrix, or several, "
-            f"not {circuit.dtype} of shape {list(circuit.shape)}"
+            f"svd takes a circuit of this model, a {model.cfg.dtype} matrix or several of them, "
+            f"not an array of {circuit.dtype} of shape {list(circuit.shape)}"
         )
     U, S, Vh = jnp.linalg.svd(circuit, full_matrices=False)
     return SVD(U, S, Vh.mT)
@@ -167,12 +187,16 @@ def svd(model: HookedTransformer, circuit: Float[Array, "... rows columns"]) -> 
 def all_composition_scores(
     model: HookedTransformer, mode: Composition
 ) -> Float[Array, "n_layers n_heads n_layers n_heads"]:
-    """How much of what each later head reads, for its queries, keys or values, the earlier head can write.
+    """TransformerLens' composition scores: how much each head's output affects each later head.
 
-    ``|W_OV @ W| / (|W_OV| |W|)`` in Frobenius norms, with W the later head's ``W_QK``, ``W_QK.T`` or
-    ``W_OV``, indexed [earlier layer, earlier head, later layer, later head]; 0 where the second is not later.
-    As TransformerLens' method of that name, so on the weights as they are: for the norms' gains to count,
-    pass ``fold_layer_norm(model)``.
+    ``|W_OV @ W| / (|W_OV| |W|)`` in Frobenius norms, where W is the later head's ``W_QK``,
+    ``W_QK.T`` or ``W_OV``. Indexed [earlier layer, earlier head, later layer, later head]; 0 where
+    the second is not later. Norms are ignored: to include their gains, give
+    ``fold_layer_norm(model)``.
+
+    Args:
+        model: the model.
+        mode: "Q", "K" or "V": the input of the later head.
 
     Raises:
         UserError: for another `mode` than "Q", "K" or "V".
@@ -192,11 +216,11 @@ def all_composition_scores(
 
 def frobenius(matrices: Float[Array, "... rows columns"]) -> Float[Array, ...]:
     """The Frobenius norm of each matrix."""
-    return jnp.sqrt((matrices**2).sum((-2, -1)))
+    return jnp.linalg.norm(matrices, axis=(-2, -1))
 
 
 def by_layer(
     model: HookedTransformer, weight: str
 ) -> Float[Array, "n_layers n_heads rows columns"]:
-    """An attention weight such as ``W_Q`` of every layer and head."""
+    """An attention weight, such as ``W_Q``, stacked for all layers and heads."""
     return jnp.stack([getattr(block.attn, weight)[...] for block in model.blocks])

@@ -1,8 +1,9 @@
-"""The tutorial's claims, tested on any model: attention reverses, the MLP increments."""
+"""Measure on a model what the tutorial claims: attention reverses the tokens, an MLP adds 1."""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -17,50 +18,56 @@ from jax_revinc.analysis.increment import component_labels, heads_among_componen
 from jax_revinc.hooks import HookPoint
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params
 from revinc import HookedTransformerConfig, Task, UserError
-from revinc.tasks import predicted_positions
+from revinc.tasks import eval_positions
+from revinc.token_labels import percentage
 
 Acts = dict[str, Array]
 Records = dict[str, dict[str, Any]]
 
 MOST_OF_ATTENTION = 0.5
-"""A head reads a cell if it gives it this much: more, then, than to all other positions together."""
+"""A head reads a cell with at least this attention: more than on all other positions together."""
 
 MOST_OF_INCREMENT = 0.5
-"""A component increments if it makes this share of the answers' logits: more, then, than the others net."""
+"""A component increments if it makes this share of the answers' logits: more than all others."""
 
 MOST_OF_SKILL = 0.5
-"""Accuracies are judged on the way from guessing (0) to the intact model (1): a component is necessary if
-less than this is left without it, sufficient if this much comes back with it alone."""
+"""A share of the way from guessing's accuracy (0) to the intact model's (1).
+
+A component is necessary if less is left without it, sufficient if as much comes back with it alone.
+"""
 
 
 class Claims(NamedTuple):
-    """What holds of a model, with the evidence. Arrays, so that `claims` runs under jit and vmap.
+    """Whether a model's attention reverses tokens and an MLP adds 1, with the numbers behind it.
 
-    Of a model that is no better than guessing, no component increments, is necessary or is sufficient.
+    In a model that is no better than guessing, no component increments, is necessary or sufficient.
 
-    Components are in the order of `component_labels`: ``embed`` (the direct path), heads, MLPs. Cells are those
-    of `revinc.tasks.reading_cells`, one for each predicted token.
+    Components are in the order of `component_labels`: ``embed`` (the direct path), heads, MLPs.
+    Cells are those of `revinc.tasks.reading_cells`, one for each predicted token.
 
     Attributes:
-        accuracy: of the predicted tokens of all sequences of the task.
-        solved: as many of them are right as solve the task, `revinc.tasks.Task.solved`.
-        reading: each head's attention from the row that predicts a token to the position that decides it, mean
-            over all sequences.
-        head_reverses: mean `reading` over the cells is `MOST_OF_ATTENTION` or more.
-        attention_reverses: of every cell off the diagonal, some head reads that much. (On the diagonal the
-            deciding token stands at the predicting row, and nothing needs to be fetched.)
-        increment: the component's map from deciding token to logits is the answer's; see `increment_score`.
-        increment_share: the share of the answers' logits that it makes. What heads pass on, having read it in the
-            embeddings, is counted as ``embed``'s: it lies in ``W_E`` and ``W_U``.
-        increments: that share is `MOST_OF_INCREMENT` or more. Often this holds of no component.
-        accuracy_without: accuracy if the component always writes its mean over all sequences (mean ablation).
-        necessary: `accuracy_without` keeps less than `MOST_OF_SKILL`.
-        accuracy_restored: how often, on a sequence all of whose deciding tokens were changed, the original answers
-            come back if the component alone writes what it wrote on the original sequence.
-        sufficient: `accuracy_restored` has `MOST_OF_SKILL` or more. What carries all information about the answer
-            is sufficient, whether or not it increments; so the head before a sufficient MLP is too.
+        accuracy: the share of predicted tokens, over all sequences of the task, that are right.
+        solved: whether `accuracy` reaches `revinc.tasks.Task.solved`.
+        reading: each head's attention from the row that predicts a token to the position that
+            decides it, mean over all sequences.
+        head_reverses: the mean of `reading` over the cells is at least `MOST_OF_ATTENTION`.
+        attention_reverses: for every cell off the diagonal, the `reading` of some head is at least
+            `MOST_OF_ATTENTION`. (On the diagonal the deciding token stands at the predicting row,
+            and attention need not fetch it.)
+        increment: `increment_score`'s ``increment``: how well the component maps the deciding token
+            to its answer.
+        increment_share: the share of the answers' logits that the component makes. The part that
+            heads copy from the embeddings counts as ``embed``'s: it lies in ``W_E`` and ``W_U``.
+        increments: `increment_share` is at least `MOST_OF_INCREMENT`. Often no component's is.
+        accuracy_without: the accuracy if the component always writes its mean over all sequences
+            (mean ablation).
+        necessary: `accuracy_without` is less than `MOST_OF_SKILL` of the way from guessing.
+        accuracy_restored: the share of the original answers that come back on a sequence whose
+            deciding tokens were all changed, if the component alone writes its original output.
+        sufficient: `accuracy_restored` is at least `MOST_OF_SKILL` of the way from guessing. A
+            component that carries all information about the answer is sufficient, whether or not it
+            increments; so the head before a sufficient MLP is too.
     """
 
     accuracy: Float[Array, ""]
@@ -77,7 +84,11 @@ class Claims(NamedTuple):
     sufficient: Bool[Array, " components"]
 
     def to_dict(self, cfg: HookedTransformerConfig) -> dict[str, Any]:
-        """The claims on one model of config `cfg` in plain Python: a record per head and per component."""
+        """The claims about one model in plain Python: a record for each head and each component.
+
+        Args:
+            cfg: the model's config.
+        """
         found = jax.tree.map(np.asarray, self)  # numpy keeps float64 outside `numerics` too
         components = component_labels(cfg)
         heads = components[heads_among_components(cfg)]
@@ -107,7 +118,11 @@ class Claims(NamedTuple):
         }
 
     def sentences(self, cfg: HookedTransformerConfig) -> list[str]:
-        """The claims on one model of config `cfg` in words, each with its evidence."""
+        """The claims about one model as sentences, each with the numbers that it rests on.
+
+        Args:
+            cfg: the model's config.
+        """
         told = self.to_dict(cfg)
         components = told["components"]
         solves = "solves" if told["solved"] else "does not solve"
@@ -116,7 +131,8 @@ class Claims(NamedTuple):
         made = listed(components, "increment_share", "increments")
         no_maker = f"no component alone ({listed(components, 'increment_share')})"
         return [
-            f"The model {solves} the task: {told['accuracy']:.1%} of the predicted tokens are right.",
+            f"The model {solves} the task: {percentage(told['accuracy'], 1)} of the predicted "
+            "tokens are right.",
             f"Attention {reads} every deciding position. "
             f"Heads that give them most of their attention: {reading or 'none'}.",
             f"Most of the increment is made by {made or no_maker}.",
@@ -129,18 +145,23 @@ class Claims(NamedTuple):
 
 @with_numerics
 def claims(model: HookedTransformer, task: Task) -> Claims:
-    """Put the tutorial's claims to a model: what holds of it, over all sequences of the task.
+    """Measure on a model what the tutorial claims: attention reverses tokens, an MLP adds 1.
+
+    Args:
+        model: the model.
+        task: the task that it was trained on.
 
     Raises:
-        UserError: for a task whose answers do not each hang on one token, or in which the tokens that
-            decide the answers can't all be changed at once.
+        UserError: for a task whose answers are not each decided by one token, or in which the
+            deciding tokens can't all be changed at once.
     """
+    if not isinstance(task, Task):
+        raise UserError(f"task must be a Task, such as Copy(length=4), not {type(task).__name__}")
     return _claims(
-        model.cfg,
-        model.params,
+        model,
         jnp.asarray(task.sequences()),
         jnp.asarray(partners(task)),
-        predicted_positions(task),
+        eval_positions(task),
         task.sources,
         task.answers,
         task.solved,
@@ -148,14 +169,15 @@ def claims(model: HookedTransformer, task: Task) -> Claims:
 
 
 def partners(task: Task) -> Int[np.ndarray, " n_sequences"]:
-    """For each sequence the index of one in which every deciding token is another (the next token).
+    """The index of each sequence's partner, where each token t that decides an answer is t + 1.
 
     Raises:
         UserError: if no single token decides each answer, or there is no such sequence.
     """
     if not task.sources:
         raise UserError(
-            f"this needs a task in which one token decides each answer; {task.name} names no sources"
+            "claims and patching need a task in which one token decides each answer; in the task "
+            f"{task.name}, no single token does (the task has no sources)"
         )
     deciding = task.sequences()[:, sorted(set(task.sources))]
     index = {tuple(tokens): i for i, tokens in enumerate(deciding.tolist())}
@@ -164,13 +186,14 @@ def partners(task: Task) -> Int[np.ndarray, " n_sequences"]:
         return np.array([index[tuple(tokens)] for tokens in changed])
     except KeyError as missing:
         raise UserError(
-            f"this needs, for every sequence, one whose deciding tokens are all the next ones; "
-            f"no sequence has {list(missing.args[0])}"
+            "claims and patching compare every sequence with one in which t + 1 replaces each "
+            "token t that decides an answer; no sequence of the task has the deciding tokens "
+            f"{list(missing.args[0])}"
         ) from None
 
 
 def why_none(task: Task) -> str:
-    """Why no claims can be put to models of a task, and no answers patched; empty if they can."""
+    """The reason why the tutorial's claims can't be measured on a task; empty if they can."""
     try:
         partners(task)
     except UserError as error:
@@ -178,10 +201,15 @@ def why_none(task: Task) -> str:
     return ""
 
 
-@functools.partial(jax.jit, static_argnames=("cfg", "predicted", "sources", "answers", "solved"))
+def fewest_right(solved: float, n: int) -> int:
+    """The least number of right answers, out of `n`, whose share is at least `solved`."""
+    near = math.ceil(solved * n)  # may be 1 too large: the product is rounded
+    return next(k for k in itertools.count(near - 1) if k / n >= solved)
+
+
+@functools.partial(jax.jit, static_argnames=("predicted", "sources", "answers", "solved"))
 def _claims(
-    cfg: HookedTransformerConfig,
-    params: Params,
+    model: HookedTransformer,
     tokens: Int[Array, "batch seq"],
     partner: Int[Array, " batch"],
     predicted: tuple[int, ...],
@@ -189,7 +217,7 @@ def _claims(
     answers: tuple[int, ...],
     solved: float,
 ) -> Claims:
-    model = HookedTransformer(cfg, params=params)
+    cfg = model.cfg
     rows, columns = jnp.array(predicted) - 1, jnp.array(sources)
     fed, targets = tokens[:, :-1], tokens[:, jnp.array(predicted)]
     logits, cache = model.run_with_cache(fed)
@@ -198,7 +226,7 @@ def _claims(
         return logits[:, rows].argmax(-1) == targets
 
     def accuracies(fed: Array, others: Acts) -> Array:
-        """Accuracy if one component after the other writes as in `others`."""
+        """For each component, the accuracy if its output is replaced by the one in `others`."""
         one_by_one = jnp.eye(len(component_labels(cfg)), dtype=bool)
         logits = jax.vmap(lambda which: with_written(model, fed, others, which))(one_by_one)
         return jax.vmap(is_right)(logits).mean((1, 2), dtype=cfg.dtype)
@@ -210,29 +238,47 @@ def _claims(
     without = accuracies(fed, means)
     restored = accuracies(fed[partner], acts)
     guessing = 1 / len(answers)
-    skilled, enough = intact > guessing, guessing + MOST_OF_SKILL * (intact - guessing)
+    necessary, sufficient = judge(intact, guessing, without, restored)
 
     patterns_LBHQK = jnp.stack([cache["pattern", layer] for layer in range(cfg.n_layers)])
     cells = [(position - 1, source) for position, source in zip(predicted, sources, strict=True)]
-    reading_LHC = reversal_score(patterns_LBHQK, cells).attention
+    reading_LHI = reversal_score(patterns_LBHQK, cells).attention
     fetched = rows != columns
     score = increment_score(model, tokens, predicted, sources, answers)
     passed_on = score.passed_on[heads_among_components(cfg)].sum()
     share = score.share.at[0].add(passed_on)
     return Claims(
         accuracy=intact,
-        solved=right.sum() >= math.ceil(solved * right.size),
-        reading=reading_LHC,
-        head_reverses=reading_LHC.mean(-1) >= MOST_OF_ATTENTION,
-        attention_reverses=((reading_LHC >= MOST_OF_ATTENTION).any((0, 1)) | ~fetched).all(),
+        solved=right.sum() >= fewest_right(solved, right.size),
+        reading=reading_LHI,
+        head_reverses=reading_LHI.mean(-1) >= MOST_OF_ATTENTION,
+        attention_reverses=((reading_LHI >= MOST_OF_ATTENTION).any((0, 1)) | ~fetched).all(),
         increment=score.increment,
         increment_share=share,
-        increments=skilled & (share >= MOST_OF_INCREMENT),
+        increments=(intact > guessing) & (share >= MOST_OF_INCREMENT),
         accuracy_without=without,
-        necessary=skilled & (without < enough),
+        necessary=necessary,
         accuracy_restored=restored,
-        sufficient=skilled & (restored >= enough),
+        sufficient=sufficient,
     )
+
+
+def judge(
+    intact: Float[Array, ""],
+    guessing: float,
+    without: Float[Array, " components"],
+    restored: Float[Array, " components"],
+) -> tuple[Bool[Array, " components"], Bool[Array, " components"]]:
+    """Decide from accuracies which components are necessary and which sufficient; return two masks.
+
+    Args:
+        intact: the accuracy of the intact model.
+        guessing: the accuracy of guessing.
+        without: the accuracy without each component.
+        restored: the accuracy that each component alone restores.
+    """
+    skilled, enough = intact > guessing, guessing + MOST_OF_SKILL * (intact - guessing)
+    return skilled & (without < enough), skilled & (restored >= enough)
 
 
 def with_written(
@@ -241,15 +287,16 @@ def with_written(
     others: Acts,
     which: Bool[Array, " components"],
 ) -> Float[Array, "batch pos d_vocab_out"]:
-    """The logits if components write what they wrote in another forward pass.
+    """The logits of a forward pass in which some components' outputs come from another pass.
 
-    The direct path is changed where it ends: the last residual stream has the other embedding in place of
-    its own; what heads and MLPs make of the embedding stays.
+    The direct path is changed at its end: the last residual stream gets the other embedding instead
+    of its own, and heads and MLPs read the original one.
 
     Args:
-        fed: ids.
-        others: the activations to take over, [batch or 1, ...].
-        which: of the components, in the order of `component_labels`.
+        model: the model.
+        fed: the ids fed.
+        others: the activations of the other forward pass by hook name, [batch or 1, ...].
+        which: the components to replace, in the order of `component_labels`.
     """
     cfg = model.cfg
     heads = heads_among_components(cfg)
@@ -271,7 +318,7 @@ def with_written(
 
 
 def records(labels: tuple[str, ...], columns: dict[str, Array]) -> Records:
-    """One dict per label from columns of one value (or row of values) per label."""
+    """Turn named columns, with an entry for each label, into a dict by column name per label."""
     return {
         label: {name: column[i].tolist() for name, column in columns.items()}
         for i, label in enumerate(labels)
@@ -279,7 +326,10 @@ def records(labels: tuple[str, ...], columns: dict[str, Array]) -> Records:
 
 
 def listed(records: Records, number: str, claim: str | None = None) -> str:
-    """``"L0H0 83%, 1_mlp_out 40%"``: a number of every record, or of those of which a claim holds."""
+    """Format a number of each record as a percentage, such as ``"L0H0 83%, 1_mlp_out 40%"``.
+
+    With `claim`, only the records in which that claim holds are listed.
+    """
     return ", ".join(
         f"{label} {record[number]:.0%}"
         for label, record in records.items()

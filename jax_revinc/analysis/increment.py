@@ -1,4 +1,4 @@
-"""Which component turns the token that decides an answer into that answer."""
+"""The increment score: which component turns an input token t into its answer, t + 1."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.analysis.attribution import mlp_stream
+from jax_revinc.analysis.residual import mlp_stream
 from jax_revinc.hooks import ActivationCache, identity, recording, scoped
-from jax_revinc.model import HookedTransformer
+from jax_revinc.model import HookedTransformer, check_predicted, check_sequences
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params
 from revinc import HookedTransformerConfig, UserError
+from revinc.validation import require_ints
 
 Logits = Float[Array, "batch pos d_vocab_out"]
 ComponentLogits = Float[Array, "components batch pos d_vocab_out"]
 
 FROZEN = ("hook_scale", "hook_pattern")
-"""What makes a model without MLPs nonlinear."""
+"""The activations that are frozen: without MLPs, the model is then linear."""
 
 WRITERS = ("hook_embed", "hook_pos_embed", "hook_mlp_out")
-"""What a frozen model is linear in; heads only move it."""
+"""The activations that a frozen model is linear in; its heads only move them."""
 
 
 class Increment(NamedTuple):
-    """What every component, in the order of `component_labels`, makes of the token that decides an answer.
+    """How well each component of a model turns input tokens into their answers (t into t + 1).
 
-    Maps are [source token, output token], in logits, over the tokens that have an answer; rows and columns
-    are centred. The *answer map* is 1 where the output answers the source and 0 elsewhere, centred too.
+    Components are in the order of `component_labels`. A component's map is [deciding token, output
+    token], in logits, over the tokens that have an answer, with rows and columns centred. The
+    *answer map* is 1 where the output answers the deciding token and 0 elsewhere, centred too.
 
     Attributes:
-        increment: how much the component's map is the answer map, beyond what it only passes on: 1 if it
-            turns tokens into answers, 0 if it amplifies answers that it reads, negative if it works against.
+        increment: the similarity of the component's map to the answer map, beyond what it only
+            passes on: 1 if it turns tokens into answers, 0 if it amplifies answers that it reads,
+            negative if it works against them.
         copy: the correlation of the component's map with the identity.
-        share: of the answers' logits (the logits along the answer map), the fraction that the component creates.
-        passed_on: the fraction that it writes because it read it. The two sum, over the components, to 1 but
-            for what positions and biases add. Both mean little in a model whose logits hardly favour answers.
+        share: the fraction of the answers' logits (the logits along the answer map) that the
+            component creates.
+        passed_on: the fraction that it writes because it read it. Over all components, `share` and
+            `passed_on` sum to 1, except for what positions and biases add. Both mean little in a
+            model whose logits hardly favour answers.
         writes: the map of what the component adds to the logits.
-        reads: the map that what it reads would add to the logits if the component wrote that unchanged.
+        reads: the map of what it would add if it wrote its input unchanged.
     """
 
     increment: Float[Array, " components"]
@@ -54,14 +58,14 @@ class Increment(NamedTuple):
 
 
 def component_labels(cfg: HookedTransformerConfig) -> tuple[str, ...]:
-    """The components that may map tokens: ``embed`` (the direct path), heads, MLPs, as TransformerLens names them."""
+    """TransformerLens' labels of a model's components: ``embed`` (the direct path), heads, MLPs."""
     heads = [f"L{layer}H{head}" for layer in range(cfg.n_layers) for head in range(cfg.n_heads)]
     mlps = [] if cfg.attn_only else [f"{layer}_mlp_out" for layer in range(cfg.n_layers)]
     return ("embed", *heads, *mlps)
 
 
 def heads_among_components(cfg: HookedTransformerConfig) -> slice:
-    """Where the heads stand in `component_labels`: the direct path stands before them, the MLPs behind."""
+    """The slice of the list of a model's components that holds its attention heads."""
     return slice(1, 1 + cfg.n_layers * cfg.n_heads)
 
 
@@ -73,88 +77,98 @@ def increment_score(
     sources: tuple[int, ...],
     answers: tuple[int, ...],
 ) -> Increment:
-    """How much each component maps the token at a source to its answer (t to t + 1 in the tutorial).
+    """Score how well each component maps an input token t to its answer (t + 1 in the tutorial).
 
-    With attention patterns and norms frozen at their values on each input, the logits are a sum of what the
-    embeddings and each MLP write, moved on by heads. So every part of a logit has one author:
+    With attention patterns and norms frozen at their values on each input, the logits are a sum of
+    what the embeddings and each MLP write, moved on by heads. So every part of a logit belongs to
+    one component:
 
-    - ``embed`` wrote what comes straight from a token's embedding to the unembedding: ``W_E @ W_U``;
-    - a head wrote what comes from the embeddings and was moved last by that head: its OV circuit;
-    - an MLP wrote what it adds to the stream, at any position, however later heads move it.
+    - ``embed``: the path straight from a token's embedding to the unembedding, ``W_E @ W_U``;
+    - a head: what comes from the embeddings and was moved last by that head, its OV circuit;
+    - an MLP: what it adds to the stream, at any position, however later heads move it.
 
-    A component's map is what it adds to the logits that predict a token, averaged over the inputs with token
-    t at the source and over the predicted positions. Moving is no merit: a head that carries an MLP's answers
-    leaves them to the MLP. Nor is amplifying: from the map of what a component writes we take its projection on
-    the map of what it reads, where the two agree in sign.
+    A component's map is what it adds to the logits that predict a token, averaged over the inputs
+    with token t at the source and over the predicted positions. Moving does not count: a head that
+    carries an MLP's answers leaves them to the MLP. Nor does amplifying: from the map of what a
+    component writes, its projection on the map of what it reads is subtracted, where the two agree
+    in sign.
 
         increment = corr(writes, answer) - max(0, corr(writes, reads)) * corr(reads, answer)
 
-    The limits. "Increment" means: in the unembedding's code, where nothing was read in that code before. If
-    attention writes t in some code of its own and an MLP turns that into t + 1, the MLP increments; if the
-    head's code is t + 1 to the unembedding, the head does, whatever the MLP adds. If the embedding and the unembedding
-    differ by the increment, so that all heads only copy, then ``embed`` has it. A component that only takes away
-    the token itself scores 1 / (n - 1) on n tokens: for n = 2 that *is* the increment. The reading is frozen: what a
-    component does by changing patterns or scales is not seen (ablation sees it). The map is an average: a
-    component that increments at one of four positions has a score like the others and a small share.
+    Limits:
+
+    - The score is about the unembedding's code. If attention writes t in a code of its own and an
+      MLP turns that into t + 1, the MLP increments. If the head's code already means t + 1 to the
+      unembedding, the head does, whatever the MLP adds. If all heads only copy, because embedding
+      and unembedding differ by the increment, ``embed`` does.
+    - A component that only subtracts the token itself scores 1 / (n - 1) on n tokens: for n = 2
+      that *is* the increment.
+    - Patterns and scales are frozen, so a component's effect on them is not seen (ablation sees
+      it).
+    - The map is an average: a component that increments at one of four positions has a score like
+      the others and a small share.
 
     Args:
-        model: whose forward pass on `tokens` is taken apart.
-        tokens: whole sequences, on which each token occurs at each source; best the whole task, so that
-            other tokens average out.
+        model: the model.
+        tokens: whole sequences [batch, seq], in which each token occurs at each source; best the
+            whole task, so that other tokens average out.
         predicted: the positions whose tokens are predicted, each at the position before it.
-        sources: for each of them, the position of the token that decides it.
+        sources: for each predicted position, the position of the token that decides it.
         answers: for each token 0 .. n-1, the token that answers it.
 
     Raises:
-        UserError: if `sources` does not fit `predicted`, or a token never occurs at a source.
+        UserError: for positions or tokens that do not exist, if `sources` does not fit `predicted`,
+            or if a token never occurs at a source.
     """
+    tokens = check_sequences(model.cfg, tokens)
+    predicted = check_predicted(predicted, tokens.shape[1])
+    sources = require_ints("sources", sources, at_least=0, below=tokens.shape[1])
+    answers = require_ints("answers", answers, at_least=0, below=model.cfg.d_vocab_out)
     if not sources or not answers or len(sources) != len(predicted):
         raise UserError(
-            f"the increment is scored where one token decides each answer: give one source for each of "
-            f"{len(predicted)} predicted positions, and the answers (now {len(sources)} and {len(answers)})"
+            "the increment score needs a source (the position of the token that decides the "
+            f"answer) for each of {len(predicted)} predicted positions, and at least one answer; "
+            f"given are {len(sources)} sources and {len(answers)} answers"
         )
     if not isinstance(tokens, jax.core.Tracer):
         check_sources(np.asarray(tokens), sources, len(answers))
-    return _increment_score(
-        model.cfg, model.params, jnp.asarray(tokens), predicted, sources, answers
-    )
+    return _increment_score(model, tokens, predicted, sources, answers)
 
 
 def check_sources(
     tokens: Int[np.ndarray, "batch seq"], sources: tuple[int, ...], n_symbols: int
 ) -> None:
-    """Raise a UserError unless each of the `n_symbols` tokens, and no other, occurs at each source."""
+    """Raise a UserError unless the tokens at each position of `sources` are 0..n_symbols-1."""
     for position in sources:
         found = np.unique(tokens[:, position]).tolist()
         if found != list(range(n_symbols)):
             raise UserError(
-                f"the tokens at source {position} are {found}; give sequences that have each of "
-                f"0..{n_symbols - 1} there, such as task.sequences()"
+                f"the sequences have the tokens {found} at position {position}, a source, but need "
+                f"each of 0..{n_symbols - 1} there and no other; give all of task.sequences()"
             )
 
 
-@partial(jax.jit, static_argnames=("cfg", "predicted", "sources", "answers"))
+@partial(jax.jit, static_argnames=("predicted", "sources", "answers"))
 def _increment_score(
-    cfg: HookedTransformerConfig,
-    params: Params,
+    model: HookedTransformer,
     tokens: Int[Array, "batch seq"],
     predicted: tuple[int, ...],
     sources: tuple[int, ...],
     answers: tuple[int, ...],
 ) -> Increment:
+    dtype = model.cfg.dtype
     n_tokens, n_outputs = len(answers), max(len(answers), *(answer + 1 for answer in answers))
-    is_source_BIT = jax.nn.one_hot(tokens[:, jnp.array(sources)], n_tokens, dtype=cfg.dtype)
+    is_source_BIT = jax.nn.one_hot(tokens[:, jnp.array(sources)], n_tokens, dtype=dtype)
     weights_BIT = is_source_BIT / is_source_BIT.sum(0) / len(predicted)
 
     def token_maps(logits_CBPV: Float[Array, "components batch pos d_vocab_out"]) -> Array:
         logits_CBIU = logits_CBPV[:, :, jnp.array(predicted) - 1, :n_outputs]
         return centred(jnp.einsum("bit,cbiu->ctu", weights_BIT, logits_CBIU))
 
-    model = HookedTransformer(cfg, params=params)
     logits_BPV, *parts = frozen_parts(model, tokens[:, :-1])
     writes_CTU, reads_CTU = map(token_maps, parts)
-    copy_TU = centred(jnp.eye(n_tokens, n_outputs, dtype=cfg.dtype))
-    answer_TU = centred(jax.nn.one_hot(jnp.array(answers), n_outputs, dtype=cfg.dtype))
+    copy_TU = centred(jnp.eye(n_tokens, n_outputs, dtype=dtype))
+    answer_TU = centred(jax.nn.one_hot(jnp.array(answers), n_outputs, dtype=dtype))
 
     gain_C = jnp.maximum(ratio(dot(writes_CTU, reads_CTU), dot(reads_CTU, reads_CTU)), 0)
     passed_on_C = gain_C * dot(reads_CTU, answer_TU)
@@ -172,7 +186,7 @@ def _increment_score(
 
 
 def centred(maps: Float[Array, "... tokens outputs"]) -> Float[Array, "... tokens outputs"]:
-    """The maps without what all tokens, or all outputs, have in common."""
+    """Maps from tokens to outputs, minus their means over tokens and over outputs."""
     maps = maps - maps.mean(-1, keepdims=True)
     return maps - maps.mean(-2, keepdims=True)
 
@@ -180,25 +194,25 @@ def centred(maps: Float[Array, "... tokens outputs"]) -> Float[Array, "... token
 def dot(
     left: Float[Array, "... tokens outputs"], right: Float[Array, "... tokens outputs"]
 ) -> Float[Array, ...]:
-    """The inner product of maps, as long vectors."""
+    """The sum of the products of two matrices' entries: their inner product as vectors."""
     return (left * right).sum((-2, -1))
 
 
 def ratio(part: Float[Array, ...], whole: Float[Array, ...]) -> Float[Array, ...]:
-    """``part / whole``, and 0 where the whole is 0: of nothing, nothing is a part."""
+    """``part / whole``, and 0 where the whole is 0."""
     return jnp.where(whole == 0, 0, part / jnp.where(whole == 0, 1, whole))
 
 
 def frozen_parts(
     model: HookedTransformer, fed: Int[Array, "batch pos"]
 ) -> tuple[Logits, ComponentLogits, ComponentLogits]:
-    """The logits; what each component adds to them; what it would add if it wrote what it reads.
+    """The logits, each component's part of them, and its part if it passed its input on unchanged.
 
-    Components are in the order of `component_labels`. What they add sums to the logits, but for what
-    positions and biases add. The direct path reads nothing.
+    Components are in the order of `component_labels`. Their parts sum to the logits, except for
+    what positions and biases add. The direct path reads nothing.
     """
     logits_BPV, cache = model.run_with_cache(fed)
-    # Without biases, and with norms and patterns frozen, the model is linear in what is written to it.
+    # Without biases, and with frozen norms and patterns, the model is linear in its `WRITERS`.
     weights = {
         name: jnp.zeros_like(param) if name.split(".")[-1].lstrip("_").startswith("b") else param
         for name, param in model.params.items()
@@ -208,7 +222,7 @@ def frozen_parts(
     def frozen(name: str, activation: Array) -> Array:
         if not name.endswith(FROZEN):
             return activation
-        # Of several inputs that a norm may see, the cache holds the values'; patterns are frozen anyway.
+        # A norm may run on inputs of several shapes; the cache holds that of the values.
         kept = cache[name]
         return kept if kept.shape == activation.shape[-kept.ndim :] else activation
 
@@ -216,7 +230,7 @@ def frozen_parts(
         return linear.unembed(linear.ln_final(resid, scoped(frozen, "ln_final")), identity)
 
     def run(writer: str, written_BPM: Array) -> tuple[Array, ActivationCache]:
-        """The linear model in which `writer` alone writes."""
+        """The logits and activations of the linear model if all writers but `writer` write 0."""
 
         def tap(name: str, activation: Array) -> Array:
             if name == writer:

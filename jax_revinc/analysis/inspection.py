@@ -1,4 +1,4 @@
-"""The tutorial's inspection as tables: attention patterns, MLP outputs and MLP weights."""
+"""Tables for the terminal, as in the tutorial: attention patterns, MLP outputs and MLP weights."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.table import Table
 
 from jax_revinc.model import HookedTransformer
 from revinc import Task, UserError
-from revinc.labels import next_labels, sequence_labels, token_label
+from revinc.token_labels import next_labels, sequence_labels, token_label
 
 HEADS_FIRST = ("hook_pattern", "hook_attn_scores")
-"""Activations of shape [head, query, key]; others that have heads are [pos, head, d_head]."""
+"""Activations of shape [n_heads, query, key]; others of heads are [pos, n_heads, d_head]."""
 
 
 def activation_tables(
@@ -23,14 +23,24 @@ def activation_tables(
     tokens: Int[np.ndarray, " pos"],
     heads: Sequence[int] | None = None,
 ) -> Iterator[Table]:
-    """An activation on one sequence: a table, or one for each of `heads` (all by default).
+    """Tables for the terminal of an activation on one sequence: one table, or one for each head.
 
-    Rows are positions, named with their tokens; the last column says what a row must predict.
+    Rows are positions, labelled with their tokens; the last column names the token to predict.
+
+    Args:
+        name: the activation's hook name.
+        activation: its values on the sequence.
+        task: the task, for labels.
+        tokens: the tokens fed.
+        heads: indices of heads, if the activation has them.
+
+    Raises:
+        UserError: for `heads` of an activation without them.
     """
     labels = sequence_labels(task, tokens)
     notes = next_labels(task, len(tokens))
     if activation.ndim == 2 and heads is not None:
-        raise UserError(f"{name} has no heads to choose from")
+        raise UserError(f"the activation {name} has no heads to choose from; give no heads for it")
     if activation.ndim == 2:
         yield matrix_table(name, activation, labels, notes=notes)
         return
@@ -42,7 +52,7 @@ def activation_tables(
 
 
 def weight_tables(model: HookedTransformer, layer: int) -> Iterator[Table]:
-    """W_in [d_model, d_mlp] and W_out [d_mlp, d_model] of a layer's MLP."""
+    """Tables for the terminal of W_in [d_model, d_mlp] and W_out [d_mlp, d_model] of one MLP."""
     for name in (f"blocks.{layer}.mlp.W_in", f"blocks.{layer}.mlp.W_out"):
         matrix = np.asarray(model.params[name])
         rows = [str(row) for row in range(len(matrix))]
@@ -56,7 +66,7 @@ def matrix_table(
     columns: Sequence[str] | None = None,
     notes: Sequence[str] | None = None,
 ) -> Table:
-    """Numbers with named rows and columns; `notes`, if any, fill a last column, "predicts"."""
+    """A table for the terminal of a matrix with labels; any `notes` become a last column."""
     table = Table("", title=title, title_justify="left", title_style="bold", box=None)
     for column in columns or map(str, range(values.shape[1])):
         table.add_column(column, justify="right")
@@ -73,7 +83,7 @@ def prediction_sentence(
     tokens: Int[np.ndarray, " pos"],
     logits: Float[np.ndarray, "pos d_vocab_out"],
 ) -> str:
-    """The sequence that was fed and what the model predicts where the task asks."""
+    """A sentence with a model's input tokens, and its predictions where the task asks for one."""
     fed = " ".join(sequence_labels(task, tokens))
     names = next_labels(task, len(tokens))
     predicted = [

@@ -1,4 +1,4 @@
-"""Sweeps: one run repeated, each time with another part of an activation replaced."""
+"""Sweeps: run a model once for each part of an activation (a site), with that part replaced."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.analysis.lanes import lanes
+from jax_revinc.analysis.simd_vmap import simd_vmap
 from jax_revinc.model import HookedTransformer
-from jax_revinc.objective import Params
 
 Measure = Callable[[Float[Array, "batch pos d_vocab_out"]], Any]
-"""What is kept of a run's logits: a function to an array or a pytree of arrays."""
+"""A function from the logits to an array, or a pytree of arrays."""
 
 
 class Sites(NamedTuple):
@@ -25,7 +24,7 @@ class Sites(NamedTuple):
 
     Attributes:
         hook: the activation's full name.
-        axes: a site is one index along each of these axes; with none, it is the whole activation.
+        axes: a site is one index along each of these axes; without axes, the whole activation.
     """
 
     hook: str
@@ -39,21 +38,23 @@ def sweep(
     replacements: Mapping[str, Array],
     measure: Measure,
 ) -> Any:
-    """What `measure` makes of the logits when a site is replaced, for every site of `sites`.
+    """Run the model once per site (part of an activation), with it replaced; measure the logits.
 
-    All sites share one program, which selects the site while it runs. It does without what comes before the
-    first hook of `sites`, so a sweep per hook runs faster, and takes longer to compile, than one over many.
+    All sites share one program, which selects the site while it runs. XLA hoists what comes before
+    the first hook of `sites` out of the loop, so a sweep per hook runs faster, and takes longer to
+    compile, than one over many.
 
     Args:
         model: the model.
-        tokens: what it is fed.
-        sites: what to replace, one site per run.
-        replacements: by hook, what to replace it with, in the activation's shape.
-        measure: what to keep of a run's logits.
+        tokens: the ids fed, [batch, pos].
+        sites: the sites to replace, one per run.
+        replacements: by hook, an array of the activation's shape to replace it with.
+        measure: the function of the logits to return.
 
     Returns:
-        What `measure` returned, with an axis in front that counts the sites: those of the first `Sites` in the
-        order of their indices (the last axis changes fastest), then those of the second, and so on.
+        The results of `measure`, with a first axis that counts the sites: those of the first
+        `Sites` in the order of their indices (the last axis changes fastest), then those of the
+        second, ...
     """
     used = {hook: replacements[hook] for hook, _ in sites}
 
@@ -63,7 +64,7 @@ def sweep(
 
             def tap(name: str, activation: Array) -> Array:
                 for number, (hook, axes) in enumerate(sites):
-                    # A norm may see several inputs; the cache, and so the sweep, has those of the last one's shape.
+                    # A norm may run on inputs of several shapes; the cache holds the last one's.
                     if name == hook and activation.shape == replacements[hook].shape:
                         touched = selects(selected, number, axes, activation.shape)
                         activation = jnp.where(touched, replacements[hook], activation)
@@ -80,7 +81,7 @@ def sweep(
 def site_table(
     sites: Sequence[Sites], replacements: Mapping[str, Array]
 ) -> Int[np.ndarray, "site number_and_indices"]:
-    """For every site the number of its `Sites` and its index along each axis, padded with zeros."""
+    """A row per site (part of an activation) of a sweep: the activation's number and indices."""
     rows = [
         (number, *index)
         for number, (hook, axes) in enumerate(sites)
@@ -95,7 +96,7 @@ def selects(
     axes: tuple[int, ...],
     shape: tuple[int, ...],
 ) -> Bool[Array, " *shape"]:
-    """Where an activation of that shape is replaced, if the row `selected` of a `site_table` is due."""
+    """The mask of an activation's entries that a sweep replaces in one of its runs."""
     touched = jnp.broadcast_to(selected[0] == number, shape)
     for i, axis in enumerate(axes, start=1):
         touched &= jax.lax.broadcasted_iota(selected.dtype, shape, axis) == selected[i]
@@ -105,19 +106,21 @@ def selects(
 def run_in_lanes(
     run: Callable[[HookedTransformer, Any], Any], model: HookedTransformer, inputs: Any
 ) -> Any:
-    """``run(model, inputs)``, computed for a batch of one at a time, side by side in `lanes`.
+    """Compute ``run(model, inputs)`` with the elements of the batch side by side in SIMD lanes.
+
+    `simd_vmap` runs each element as a batch of one.
 
     Args:
-        run: a function that treats each element of the batch alike.
+        run: a function that treats all elements of the batch alike.
         model: the model.
-        inputs: what `run` is given, a pytree of arrays [batch, ...].
+        inputs: a pytree of arrays [batch, ...].
     """
 
-    def run_one(params: Params, each: Any) -> Any:
+    def run_one(model: HookedTransformer, each: Any) -> Any:
         batch_of_one = jax.tree.map(lambda x: x[None], each)
-        outputs = run(HookedTransformer(model.cfg, params=params), batch_of_one)
+        outputs = run(model, batch_of_one)
         return jax.tree.map(lambda x: x[0], outputs)
 
     last = jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), inputs)
-    outputs = lanes(run_one)(model.params, last)
+    outputs = simd_vmap(run_one)(model, last)
     return jax.tree.map(lambda x: jnp.moveaxis(x, -1, 0), outputs)

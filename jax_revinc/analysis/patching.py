@@ -1,9 +1,9 @@
-"""Activation patching: what of a clean run, put into a corrupted one, brings its answer back.
+"""Activation patching: a metric of the corrupted run with one activation copied from the clean run.
 
-The functions named ``get_act_patch_*`` are `transformer_lens.patching`'s: the same arguments, numbers and
-result shapes. `patch_sweep` gives the same for many kinds of sites at once, and for every pair of
-inputs rather than their mean. Each call is one compiled program. It is compiled anew for every new function
-object given as metric, so define a metric once and pass that.
+The functions named ``get_act_patch_*`` are those of `transformer_lens.patching`, with the same
+arguments, numbers and result shapes. `patch_sweep` patches many kinds of sites at once, and
+measures every pair of inputs rather than their mean. Each call is one compiled program. Every new
+function object given as metric compiles anew, so define a metric once and reuse it.
 
 Method: Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (causal tracing).
 """
@@ -11,7 +11,7 @@ Method: Meng et al. 2022, "Locating and Editing Factual Associations in GPT" (ca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ from jax_revinc.analysis.interventions import Measure, Sites, run_in_lanes, swee
 from jax_revinc.hooks import get_act_name
 from jax_revinc.model import HookedTransformer, Tokens, check_tokens, hook_names
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params
 from revinc import HookedTransformerConfig, UserError
 from revinc.errors import near_names
 
@@ -47,34 +46,34 @@ AXES = {
     "v": PER_HEAD,
     "pattern": PATTERN,
 }
-"""What can be patched, and where its activation's axes stand. A pattern's "pos" is the query's."""
+"""The activations that can be patched, and their axes by name. A pattern's "pos" is the query."""
 
 
 class Family(NamedTuple):
-    """One kind of site in every layer: an activation of `AXES`, and the axes that tell its sites apart."""
+    """The parts of one activation to patch in every layer, such as its positions or its heads."""
 
     activation: str
     axes: tuple[str, ...]
 
     def in_layers(self, cfg: HookedTransformerConfig) -> list[Sites]:
-        """Its sites, by layer."""
+        """For each layer, this activation's full name and the axes along which it is patched."""
         axes = tuple(AXES[self.activation][axis] for axis in self.axes)
         return [Sites(get_act_name(self.activation, layer), axes) for layer in range(cfg.n_layers)]
 
     def shape(self, cfg: HookedTransformerConfig, cache: Mapping[Any, Array]) -> tuple[int, ...]:
-        """How many layers there are, and indices along each axis."""
+        """The shape of the results of patching: layers, then the indices along each axis."""
         sizes = cache[get_act_name(self.activation, 0)].shape
         return (cfg.n_layers, *(sizes[AXES[self.activation][axis]] for axis in self.axes))
 
 
 class PatchSweep(NamedTuple):
-    """What `patch_sweep` finds. "pair" counts the pairs of a clean and a corrupted input.
+    """Metrics of runs with a patched activation, for every pair of a clean and a corrupted input.
 
     Attributes:
         clean: the metric of the clean run, [pair].
         corrupted: the metric of the corrupted run, [pair].
-        patched: by activation, the metric of the corrupted run with one site made clean:
-            [layer, pos, pair], or [layer, pos, head, pair] where there are heads.
+        patched: by activation, the metric of the corrupted run with one site patched, [n_layers,
+            pos, pair], or [n_layers, pos, n_heads, pair] for activations of heads.
     """
 
     clean: Float[Array, " pair"]
@@ -90,34 +89,41 @@ def patch_sweep(
     metric_per_pair: MetricPerPair,
     sites: Sequence[str] | None = None,
 ) -> PatchSweep:
-    """Patch every position, and head, of every layer, for all pairs at once.
+    """Patch each position and head of each layer in turn, for pairs of clean and corrupted inputs.
 
     Args:
         model: the model.
-        clean_tokens: ids fed in the run that is copied from, [pair, pos].
-        corrupted_tokens: ids fed in the run that is copied into, [pair, pos].
+        clean_tokens: ids of the run that is copied from, [pair, pos].
+        corrupted_tokens: ids of the run that is copied into, [pair, pos].
         metric_per_pair: a JAX function from logits [pair, pos, d_vocab_out] to numbers [pair].
         sites: the activations to patch, of `AXES` (all that the model has by default).
 
     Raises:
-        UserError: for tokens of different shapes, an activation that is unknown or that the model lacks,
-            or a metric of another shape.
+        UserError: for tokens of different shapes, an activation that is unknown or that the model
+            lacks, or a metric of another shape.
     """
+    check_metric(metric_per_pair)
     clean, corrupted = check_pair(model.cfg, clean_tokens, corrupted_tokens)
     families = sweep_families(model.cfg, sites)
-    return _patch_pairs(model.cfg, families, metric_per_pair, model.params, clean, corrupted)
+    return _patch_pairs(model, families, metric_per_pair, clean, corrupted)
 
 
 def sweep_families(
     cfg: HookedTransformerConfig, sites: Sequence[str] | None = None
 ) -> tuple[Family, ...]:
-    """The families of `patch_sweep`: by position, and by head where there are heads.
+    """The parts of activations to patch: every position or, where there are heads, each head there.
+
+    Args:
+        cfg: the model's config.
+        sites: names of activations, of `AXES`; all that the model has by default.
 
     Raises:
         UserError: for an activation that is unknown or that the model lacks.
     """
     if sites is None:
         sites = [name for name in AXES if get_act_name(name, 0) in hook_names(cfg)]
+    if not isinstance(sites, tuple | list):
+        raise UserError(f"sites must be a list of activations' names, not {sites!r}")
     for name in sites:
         check_activation(cfg, name)
     return tuple(
@@ -126,28 +132,25 @@ def sweep_families(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnames=("families", "metric"))
 def _patch_pairs(
-    cfg: HookedTransformerConfig,
+    model: HookedTransformer,
     families: tuple[Family, ...],
     metric: MetricPerPair,
-    params: Params,
     clean: Int[Array, "pair pos"],
     corrupted: Int[Array, "pair pos"],
 ) -> PatchSweep:
-    """See `patch_sweep`."""
     measure = checked(metric, clean.shape[:1], "one number per pair")
-    model = HookedTransformer(cfg, params=params)
     logits, clean_cache = run_in_lanes(HookedTransformer.run_with_cache, model, clean)
     corrupted_logits = run_in_lanes(HookedTransformer.__call__, model, corrupted)
 
     def patched(family: Family) -> Array:
         by_layer = [
             sweep(model, corrupted, [sites], clean_cache, measure)
-            for sites in family.in_layers(cfg)
+            for sites in family.in_layers(model.cfg)
         ]
         measured = jnp.concatenate(by_layer)
-        return measured.reshape(*family.shape(cfg, clean_cache), *measured.shape[1:])
+        return measured.reshape(*family.shape(model.cfg, clean_cache), *measured.shape[1:])
 
     return PatchSweep(
         measure(logits),
@@ -156,18 +159,17 @@ def _patch_pairs(
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnames=("families", "metric"))
 def _patch_batch(
-    cfg: HookedTransformerConfig,
+    model: HookedTransformer,
     families: tuple[Family, ...],
     metric: Metric,
-    params: Params,
     corrupted: Int[Array, "batch pos"],
     clean_cache: dict[str, Array],
 ) -> list[Array]:
-    """For each family the metric of the patched logits, [layer, *axes]."""
+    """For each family (parts of one activation), the metric of each run with one part patched."""
+    cfg = model.cfg
     sites = [sites for family in families for sites in family.in_layers(cfg)]
-    model = HookedTransformer(cfg, params=params)
     measured = sweep(model, corrupted, sites, clean_cache, checked(metric, (), "one number"))
     shapes = [family.shape(cfg, clean_cache) for family in families]
     parts = jnp.split(measured, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
@@ -177,39 +179,59 @@ def _patch_batch(
 def check_pair(
     cfg: HookedTransformerConfig, clean_tokens: Tokens, corrupted_tokens: Tokens
 ) -> tuple[Int[Array, "batch pos"], Int[Array, "batch pos"]]:
-    """Both as [batch, pos].
+    """Check clean and corrupted tokens, and return them as [batch, pos].
 
     Raises:
-        UserError: if one is no batch of tokens, or they differ in shape.
+        UserError: if one is no batch of tokens, or their shapes differ.
     """
     clean, corrupted = check_tokens(cfg, clean_tokens), check_tokens(cfg, corrupted_tokens)
     if clean.shape != corrupted.shape:
         raise UserError(
-            f"clean tokens {list(clean.shape)} and corrupted tokens {list(corrupted.shape)} must have "
-            "one shape: a corrupted sequence of equal length for every clean one"
+            f"clean tokens {list(clean.shape)} and corrupted tokens {list(corrupted.shape)} must "
+            "have one shape: a corrupted sequence of equal length for every clean one"
         )
     return clean, corrupted
 
 
 def check_activation(cfg: HookedTransformerConfig, name: str) -> None:
-    """Raise a UserError unless `name` is an activation of `AXES` that the model has."""
-    if name not in AXES:
+    """Raise a UserError unless the activation `name` can be patched and the model has it."""
+    if not isinstance(name, str) or name not in AXES:
         hint = near_names(str(name), AXES)
-        raise UserError(f"{name!r} can't be patched{hint} (known: {', '.join(AXES)})")
+        raise UserError(
+            f"there is no activation {name!r} to patch{hint} (known: {', '.join(AXES)})"
+        )
     if get_act_name(name, 0) not in hook_names(cfg):
         raise UserError(
-            f"the model has no {name} to patch: attn_only={cfg.attn_only}, "
-            f"parallel_attn_mlp={cfg.parallel_attn_mlp}"
+            f"the model has no activation {name} to patch, because of its config: "
+            f"attn_only={cfg.attn_only}, parallel_attn_mlp={cfg.parallel_attn_mlp}"
         )
 
 
+def check_metric(metric: Any) -> None:
+    """Raise a UserError unless `metric` is a hashable function: it is a static argument of jit."""
+    if not callable(metric) or not isinstance(metric, Hashable):
+        raise UserError(f"the metric must be a hashable function of the logits, not {metric!r}")
+
+
 def checked(metric: Measure, shape: tuple[int, ...], wanted: str) -> Measure:
-    """The metric, which raises a UserError when its result has another shape than `shape`."""
+    """Wrap a metric so that it raises a UserError if its result has another shape than `shape`.
+
+    Args:
+        metric: a function of the logits.
+        shape: the shape that its result must have.
+        wanted: that shape in words, for the error.
+    """
 
     def measure(logits: Float[Array, "batch pos d_vocab_out"]) -> Array:
-        value = jnp.asarray(metric(logits))
+        found = metric(logits)
+        try:
+            value = jnp.asarray(found)
+        except (TypeError, ValueError):
+            raise UserError(f"the metric must return {wanted}, not {found!r}") from None
         if value.shape != shape:
-            raise UserError(f"the metric must return {wanted}, not shape {list(value.shape)}")
+            raise UserError(
+                f"the metric must return {wanted}, not an array of shape {list(value.shape)}"
+            )
         return value
 
     return measure
@@ -221,11 +243,16 @@ def clean_activations(
     corrupted: Int[Array, "batch pos"],
     clean_cache: Mapping[Any, Array],
 ) -> dict[str, Array]:
-    """The part of the cache that the families patch in.
+    """Those activations in the clean run's cache that patching copies into the corrupted run.
 
     Raises:
-        UserError: if it is missing, or is not of the shape that the corrupted run has.
+        UserError: if one is missing, or has another shape than in the corrupted run.
     """
+    if not isinstance(clean_cache, Mapping):
+        kind = type(clean_cache).__name__
+        raise UserError(
+            f"clean_cache must be an ActivationCache or a dict of activations by name, not a {kind}"
+        )
     shapes = jax.eval_shape(lambda: model.run_with_cache(corrupted)[1].cache_dict)
     needed = {}
     for family in families:
@@ -252,16 +279,17 @@ def act_patches(
     patching_metric: Metric,
     families: tuple[Family, ...],
 ) -> list[Array]:
-    """Check the arguments of a ``get_act_patch_*`` function, then patch the families."""
+    """Check the arguments of a ``get_act_patch_*`` function, then patch the parts in `families`."""
+    check_metric(patching_metric)
     for family in families:
         check_activation(model.cfg, family.activation)
     corrupted = check_tokens(model.cfg, corrupted_tokens)
     clean = clean_activations(model, families, corrupted, clean_cache)
-    return _patch_batch(model.cfg, families, patching_metric, model.params, corrupted, clean)
+    return _patch_batch(model, families, patching_metric, corrupted, clean)
 
 
 def act_patch(activation: str, *axes: str) -> ActPatch:
-    """A function that patches an activation at every index of `axes`, in every layer."""
+    """Make a function that patches an activation at each index of `axes` in turn, in each layer."""
 
     @with_numerics
     def get_act_patch(
@@ -274,19 +302,21 @@ def act_patch(activation: str, *axes: str) -> ActPatch:
         (patched,) = act_patches(model, corrupted_tokens, clean_cache, patching_metric, families)
         return patched
 
-    get_act_patch.__doc__ = f"""The metric with clean `{activation}` patched in, [{", ".join(("layer", *axes))}].
+    shape = ", ".join(("layer", *axes))
+    get_act_patch.__doc__ = f"""The metric of the corrupted run with the clean run's `{activation}`
+    patched in, [{shape}].
 
     As in `transformer_lens.patching`.
 
     Args:
         model: the model.
-        corrupted_tokens: ids fed in the run that is patched, [batch, pos].
+        corrupted_tokens: ids of the run that is patched, [batch, pos].
         clean_cache: the activations of the clean run, as from `run_with_cache`.
         patching_metric: a JAX function from logits [batch, pos, d_vocab_out] to one number.
 
     Raises:
         UserError: for an activation that the model or the cache lacks, clean and corrupted runs of
-            different shapes, or a metric that returns anything but one number.
+            different shapes, or a metric that does not return one number.
     """
     return get_act_patch
 
@@ -316,8 +346,11 @@ def get_act_patch_block_every(
     corrupted_tokens: Tokens,
     clean_cache: Mapping[Any, Array],
     metric: Metric,
-) -> Float[Array, "patch_type layer pos"]:
-    """The metric with clean resid_pre, attn_out and mlp_out patched in. See `get_act_patch_resid_pre`."""
+) -> Float[Array, "patch_type n_layers pos"]:
+    """The corrupted run's metric with clean resid_pre, attn_out or mlp_out at one position.
+
+    See `get_act_patch_resid_pre` for the arguments.
+    """
     families = tuple(Family(name, ("pos",)) for name in ("resid_pre", "attn_out", "mlp_out"))
     return jnp.stack(act_patches(model, corrupted_tokens, clean_cache, metric, families))
 
@@ -328,10 +361,15 @@ def get_act_patch_attn_head_all_pos_every(
     corrupted_tokens: Tokens,
     clean_cache: Mapping[Any, Array],
     metric: Metric,
-) -> Float[Array, "patch_type layer head"]:
-    """The metric with a head's clean z, q, k, v and pattern patched in. See `get_act_patch_resid_pre`."""
+) -> Float[Array, "patch_type n_layers n_heads"]:
+    """The corrupted run's metric with a head's clean z, q, k, v or pattern at all positions.
+
+    See `get_act_patch_resid_pre` for the arguments. If heads share keys and values, there are fewer
+    k and v than heads: the rest are zeros, which mean nothing.
+    """
     families = tuple(Family(name, ("head",)) for name in HEAD_ACTIVATIONS)
-    return jnp.stack(act_patches(model, corrupted_tokens, clean_cache, metric, families))
+    patched = act_patches(model, corrupted_tokens, clean_cache, metric, families)
+    return stacked_heads(patched, model.cfg.n_heads)
 
 
 @with_numerics
@@ -340,7 +378,16 @@ def get_act_patch_attn_head_by_pos_every(
     corrupted_tokens: Tokens,
     clean_cache: Mapping[Any, Array],
     metric: Metric,
-) -> Float[Array, "patch_type layer pos head"]:
-    """The same at each position (for a pattern, of the query). See `get_act_patch_resid_pre`."""
+) -> Float[Array, "patch_type n_layers pos n_heads"]:
+    """The corrupted run's metric with a head's clean z, q, k, v or pattern at one position."""
     families = tuple(Family(name, ("pos", "head")) for name in HEAD_ACTIVATIONS)
-    return jnp.stack(act_patches(model, corrupted_tokens, clean_cache, metric, families))
+    patched = act_patches(model, corrupted_tokens, clean_cache, metric, families)
+    return stacked_heads(patched, model.cfg.n_heads)
+
+
+def stacked_heads(
+    patched: Sequence[Float[Array, "*layer_and_pos kind_heads"]], n_heads: int
+) -> Float[Array, "patch_type *layer_and_pos n_heads"]:
+    """Stack results of patching z, q, k, v and pattern; if heads share k and v, pad with zeros."""
+    widths = [[(0, 0)] * (one.ndim - 1) + [(0, n_heads - one.shape[-1])] for one in patched]
+    return jnp.stack([jnp.pad(one, width) for one, width in zip(patched, widths, strict=True)])

@@ -1,13 +1,14 @@
-"""Path patching: one sender's direct contribution to one receiver, made corrupted. And its fast estimate.
+"""Path patching (one component's direct effect on another), and attribution patching.
 
-Everything runs on the clean input. A receiver reads the residual stream, which is the sum of what the senders
-before it wrote. For an edge, the receiver alone is shown the stream with this one sender's part taken from the
-corrupted run; all that comes after the receiver then follows freely. Norms at the receiver are computed anew.
-Method: Wang et al. 2022, "Interpretability in the Wild"; Goldowsky-Dill et al. 2023, "Localizing Model Behavior
-with Path Patching".
+Path patching runs on the clean input. A receiver reads the residual stream, which is the sum of
+what the senders before it wrote. For each edge, the receiver alone reads a stream in which the
+sender's part comes from the corrupted run; everything after the receiver follows from that. Norms
+at the receiver are computed anew. Method: Wang et al. 2022, "Interpretability in the Wild";
+Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching".
 
-Attribution patching estimates activation patching to first order, in two runs and one gradient: Nanda 2023,
-"Attribution Patching"; Syed et al. 2023, "Attribution Patching Outperforms Automated Circuit Discovery".
+Attribution patching estimates activation patching to first order, from two runs and one gradient:
+Nanda 2023, "Attribution Patching"; Syed et al. 2023, "Attribution Patching Outperforms Automated
+Circuit Discovery".
 """
 
 from __future__ import annotations
@@ -23,32 +24,32 @@ import pandas as pd
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.analysis.attribution import mlp_stream
 from jax_revinc.analysis.interventions import Measure, Sites
 from jax_revinc.analysis.patching import (
     Family,
     Metric,
     MetricPerPair,
     PatchSweep,
+    check_metric,
     check_pair,
     checked,
     patch_sweep,
     sweep_families,
 )
+from jax_revinc.analysis.residual import mlp_stream
 from jax_revinc.hooks import recording
 from jax_revinc.model import HookedTransformer, Tokens, hook_names
 from jax_revinc.numerics import with_numerics
-from jax_revinc.objective import Params
 from revinc import HookedTransformerConfig
 
 
 class Sender(NamedTuple):
-    """What writes into the residual stream.
+    """A component that writes into the residual stream.
 
     Attributes:
         name: such as "embed", "L0H1", "L0 attn" (all heads of a layer) or "L0 MLP".
-        hook: the activation that holds what it writes, or a head's ``hook_z``.
-        head: which head; None if it is none.
+        hook: the activation that it writes, or a head's ``hook_z``.
+        head: the head's index; None for other components.
     """
 
     name: str
@@ -57,13 +58,13 @@ class Sender(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """What reads from the residual stream.
+    """A component that reads from the residual stream.
 
     Attributes:
         name: such as "L1H0 q", "L1 MLP" or "logits".
-        stream: the residual stream that it reads.
-        hook: the activation that it makes of it.
-        head: which head's part of that activation; None for all of it.
+        stream: the hook of the residual stream that it reads.
+        hook: the activation that it computes from it.
+        head: the head whose part of that activation it is; None for all of it.
     """
 
     name: str
@@ -73,11 +74,12 @@ class Receiver(NamedTuple):
 
 
 class PathPatches(NamedTuple):
-    """What `path_patch` finds, with `senders` and `receivers` in their order.
+    """The effect on a metric of corrupting each edge: a path from one component to a later one.
 
     Attributes:
         clean: the metric of the clean run.
-        effects: the metric with an edge corrupted, minus `clean`; 0 where there is no edge, [sender, receiver].
+        effects: the metric with an edge corrupted, minus `clean`, [sender, receiver]; 0 where there
+            is no edge.
     """
 
     clean: Float[Array, ""]
@@ -85,7 +87,7 @@ class PathPatches(NamedTuple):
 
 
 def senders(cfg: HookedTransformerConfig) -> list[Sender]:
-    """All that write, in order of execution."""
+    """All components of a model that write into the residual stream, in execution order."""
     found = [Sender("embed", "hook_embed")]
     if cfg.has_positions_in_stream:
         found.append(Sender("pos_embed", "hook_pos_embed"))
@@ -101,7 +103,7 @@ def senders(cfg: HookedTransformerConfig) -> list[Sender]:
 
 
 def receivers(cfg: HookedTransformerConfig) -> list[Receiver]:
-    """All that read, in order of execution."""
+    """All components of a model that read from the residual stream, in execution order."""
     found = []
     for layer in range(cfg.n_layers):
         block = f"blocks.{layer}"
@@ -126,7 +128,7 @@ def receivers(cfg: HookedTransformerConfig) -> list[Receiver]:
 
 
 def is_edge(cfg: HookedTransformerConfig, sender: Sender, receiver: Receiver) -> bool:
-    """Whether what the sender writes is in the stream that the receiver reads."""
+    """Whether the residual stream that the receiver reads includes what the sender writes."""
     names = hook_names(cfg)
     return names.index(sender.hook) < names.index(receiver.stream)
 
@@ -135,33 +137,32 @@ def is_edge(cfg: HookedTransformerConfig, sender: Sender, receiver: Receiver) ->
 def path_patch(
     model: HookedTransformer, clean_tokens: Tokens, corrupted_tokens: Tokens, metric: Metric
 ) -> PathPatches:
-    """The effect of corrupting each edge from a sender to a receiver, at all positions at once.
+    """The effect on a metric of corrupting each path between two components, at all positions.
 
     Args:
         model: the model.
-        clean_tokens: ids fed in every run that is measured, [batch, pos].
-        corrupted_tokens: ids fed in the run that the senders' corrupted values come from, [batch, pos].
-        metric: a JAX function from logits [batch, pos, d_vocab_out] to one number. A new function object
-            compiles anew.
+        clean_tokens: ids of every run that is measured, [batch, pos].
+        corrupted_tokens: ids of the run that the senders' corrupted parts come from, [batch, pos].
+        metric: a JAX function from logits [batch, pos, d_vocab_out] to one number. A new function
+            object compiles anew.
 
     Raises:
-        UserError: for tokens of different shapes, or a metric that returns anything but one number.
+        UserError: for tokens of different shapes, or a metric that does not return one number.
     """
+    check_metric(metric)
     clean, corrupted = check_pair(model.cfg, clean_tokens, corrupted_tokens)
-    return _path_patch(model.cfg, metric, model.params, clean, corrupted)
+    return _path_patch(model, metric, clean, corrupted)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnames="metric")
 def _path_patch(
-    cfg: HookedTransformerConfig,
+    model: HookedTransformer,
     metric: Metric,
-    params: Params,
     clean: Int[Array, "batch pos"],
     corrupted: Int[Array, "batch pos"],
 ) -> PathPatches:
-    """See `path_patch`."""
+    cfg = model.cfg
     measure = checked(metric, (), "one number")
-    model = HookedTransformer(cfg, params=params)
     logits, clean_cache = model.run_with_cache(clean)
     _, corrupted_cache = model.run_with_cache(corrupted)
     changes_SBPM = jnp.stack(
@@ -184,7 +185,7 @@ def _path_patch(
 def written(
     model: HookedTransformer, cache: Mapping[str, Array], sender: Sender
 ) -> Float[Array, "batch pos d_model"]:
-    """What a sender adds to the stream. A head's part is without the bias that all heads share."""
+    """What a component writes into the residual stream; for a head, without the bias b_O."""
     activation = cache[sender.hook]
     if sender.head is None:
         return activation
@@ -199,26 +200,26 @@ def patched_edge(
     measure: Measure,
     change_BPM: Float[Array, "batch pos d_model"],
 ) -> Array:
-    """The measure when the receiver alone sees the stream moved by `change_BPM`."""
+    """Measure the logits if `change_BPM` is added to what one component reads."""
 
-    def moving(name: str, activation: Array) -> Array:
+    def add_change(name: str, activation: Array) -> Array:
         return activation + change_BPM if name == receiver.stream else activation
 
     seen: dict[str, Array] = {}
-    model(tokens, tap=recording(moving, [receiver.hook], seen))
+    model(tokens, tap=recording(add_change, [receiver.hook], seen))
 
-    def receiving(name: str, activation: Array) -> Array:
+    def replace_receiver(name: str, activation: Array) -> Array:
         if name != receiver.hook:
             return activation
         if receiver.head is None:
             return seen[name]
         return activation.at[:, :, receiver.head].set(seen[name][:, :, receiver.head])
 
-    return measure(model(tokens, tap=receiving))
+    return measure(model(tokens, tap=replace_receiver))
 
 
 def path_table(cfg: HookedTransformerConfig, patches: PathPatches) -> pd.DataFrame:
-    """A row for each edge of one model: sender, receiver, effect."""
+    """A table of path patching's effects, with a row for each path: sender, receiver, effect."""
     effects = np.asarray(patches.effects)
     rows = [
         {"sender": sender.name, "receiver": receiver.name, "effect": float(effects[s, r])}
@@ -230,14 +231,14 @@ def path_table(cfg: HookedTransformerConfig, patches: PathPatches) -> pd.DataFra
 
 
 class AttributionPatches(NamedTuple):
-    """`attribution_patch`'s estimate of a `PatchSweep`, and how far it is off.
+    """Attribution patching's estimate of activation patching, its exact result, and the error.
 
     Attributes:
-        exact: the real patching.
+        exact: the exact patching.
         estimated: by activation, the estimate of ``exact.patched``, in its shapes.
-        error: by activation, the largest difference of the two over the largest effect (the patched metric
-            minus the corrupted run's). 0 is perfect, 1 is as
-            far off as to estimate no effect at all.
+        error: by activation, the largest difference between estimate and exact patching, divided by
+            the largest effect (the patched metric minus the corrupted run's). 0 is perfect; an
+            estimate of no effect has 1.
     """
 
     exact: PatchSweep
@@ -253,30 +254,31 @@ def attribution_patch(
     metric_per_pair: MetricPerPair,
     sites: Sequence[str] | None = None,
 ) -> dict[str, Array]:
-    """The estimate of `patch_sweep`'s `patched`, for all sites from one gradient.
+    """Attribution patching: estimate the results of activation patching from one gradient.
 
-    To the corrupted run's metric is added, for every site, its gradient there times the difference of the clean
-    and the corrupted activation: exact for a metric that is linear in the site.
+    The estimate of each metric of `patch_sweep` is the corrupted run's metric plus, for each site,
+    the gradient there times the difference of the clean and the corrupted activation: exact for a
+    metric that is linear in the site.
 
-    Args and errors are those of `patch_sweep`. The metric of a pair must depend on the logits of that pair alone.
+    Arguments and errors are those of `patch_sweep`. The metric of a pair must depend on that pair's
+    logits alone.
     """
+    check_metric(metric_per_pair)
     clean, corrupted = check_pair(model.cfg, clean_tokens, corrupted_tokens)
     families = sweep_families(model.cfg, sites)
-    return _attribution_patch(model.cfg, families, metric_per_pair, model.params, clean, corrupted)
+    return _attribution_patch(model, families, metric_per_pair, clean, corrupted)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnames=("families", "metric"))
 def _attribution_patch(
-    cfg: HookedTransformerConfig,
+    model: HookedTransformer,
     families: tuple[Family, ...],
     metric: MetricPerPair,
-    params: Params,
     clean: Int[Array, "pair pos"],
     corrupted: Int[Array, "pair pos"],
 ) -> dict[str, Array]:
-    """See `attribution_patch`."""
+    cfg = model.cfg
     measure = checked(metric, clean.shape[:1], "one number per pair")
-    model = HookedTransformer(cfg, params=params)
     hooks = [sites.hook for family in families for sites in family.in_layers(cfg)]
     _, clean_cache = model.run_with_cache(clean, names_filter=hooks)
     _, corrupted_cache = model.run_with_cache(corrupted, names_filter=hooks)
@@ -312,7 +314,10 @@ def check_attribution_patch(
     metric_per_pair: MetricPerPair,
     sites: Sequence[str] | None = None,
 ) -> AttributionPatches:
-    """`attribution_patch` beside the exact `patch_sweep`, whose arguments and errors these are."""
+    """Compare attribution patching's estimate with the exact result of activation patching.
+
+    Arguments and errors are those of `attribution_patch` and `patch_sweep`.
+    """
     arguments = (model, clean_tokens, corrupted_tokens, metric_per_pair, sites)
     estimated, exact = attribution_patch(*arguments), patch_sweep(*arguments)
 

@@ -1,5 +1,8 @@
-"""The transformer's parts, each chosen once by the config. Attribute names are TransformerLens', so paths are its parameter names.
+"""The modules of the transformer, such as attention and MLPs; the config chooses their variants.
 
-Shape suffixes in the maths: B batch, P position, Q query position, K key position, H head, M d_model,
-E d_head, F d_mlp, V d_vocab.
+Attribute names are TransformerLens', so attribute paths are its parameter names.
+
+Shape suffixes in the maths, here and in the analysis: B batch, P position, Q query position, K key
+position, H head, M d_model, E d_head, F d_mlp, V d_vocab, L layer, R rotary_dim, C component,
+S sender, X token or position, I predicted position, T deciding token, U output token.
 """

@@ -11,16 +11,21 @@ from jax import Array
 from jaxtyping import Float
 
 from jax_revinc.components.attention_inputs import Inputs
+from jax_revinc.components.attention_scores import (
+    make_bias,
+    make_mask,
+    make_rotation,
+    make_soft_cap,
+)
 from jax_revinc.components.params import Params
-from jax_revinc.components.scores import make_bias, make_mask, make_rotation, make_soft_cap
 from jax_revinc.hooks import Tap
 from revinc import HookedTransformerConfig
 
-PerHead = Float[Array, "batch pos heads d_head"]
+PerHead = Float[Array, "batch pos n_heads d_head"]
 
 
 class Attention(nnx.Module):
-    """Multi-head attention. Masked scores are -inf, as their hook shows."""
+    """Multi-head attention; the hook ``hook_attn_scores`` sees -inf where scores are masked."""
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
         self.scale = (cfg.attn_scale or 1.0) * (
@@ -38,7 +43,7 @@ class Attention(nnx.Module):
         self.take_keys_and_values(params)
 
     def take_keys_and_values(self, params: Params) -> None:
-        """Set the parameters of keys and values."""
+        """Set the parameters of keys and values: ``W_K``, ``W_V``, ``b_K`` and ``b_V``."""
         self.W_K = nnx.Param(params["W_K"])
         self.W_V = nnx.Param(params["W_V"])
         self.b_K = nnx.Param(params["b_K"])
@@ -49,7 +54,7 @@ class Attention(nnx.Module):
         q_BPHE = tap("hook_q", project_heads(for_queries, self.W_Q, self.b_Q))
         k_BPHE, v_BPHE = self.keys_and_values(for_keys, for_values, tap)
         q_BPHE, k_BPHE = self.rotation(q_BPHE, k_BPHE, tap)
-        k_BPHE, v_BPHE = self.for_every_head(k_BPHE), self.for_every_head(v_BPHE)
+        k_BPHE, v_BPHE = self.repeat_groups(k_BPHE), self.repeat_groups(v_BPHE)
 
         scores_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q_BPHE, k_BPHE) / self.scale
         scores_BHQK = self.bias(self.soft_cap(scores_BHQK))
@@ -57,7 +62,7 @@ class Attention(nnx.Module):
         scores_BHQK = tap("hook_attn_scores", jnp.where(visible_QK, scores_BHQK, -jnp.inf))
 
         pattern_BHQK = jax.nn.softmax(scores_BHQK, axis=-1)
-        # A query that a hook made blind (all scores -inf) attends to nothing, as in TransformerLens.
+        # If a hook makes all scores of a query -inf, it attends to nothing, as in TransformerLens.
         pattern_BHQK = jnp.where(jnp.isnan(pattern_BHQK), 0.0, pattern_BHQK)
         pattern_BHQK = tap("hook_pattern", pattern_BHQK)
 
@@ -67,30 +72,32 @@ class Attention(nnx.Module):
     def keys_and_values(
         self, for_keys: Array, for_values: Array, tap: Tap
     ) -> tuple[PerHead, PerHead]:
-        """Keys and values, of all heads that have their own."""
+        """The keys and values: one for every head, or for every group that shares them."""
         k_BPHE = tap("hook_k", project_heads(for_keys, self.W_K, self.b_K))
         return k_BPHE, tap("hook_v", project_heads(for_values, self.W_V, self.b_V))
 
-    def for_every_head(self, x_BPHE: PerHead) -> PerHead:
-        """Keys or values, once for every head that uses them."""
+    def repeat_groups(self, x_BPHE: PerHead) -> PerHead:
+        """The keys or values, with one entry for every query head."""
         return x_BPHE
 
 
-def for_all_heads(name: str) -> Any:
-    """A property: the shared parameter `name`, once for every head that uses it."""
+def repeat_param(name: str) -> Any:
+    """Make a property: the parameter `name` of each group of heads, repeated for every head."""
     return property(lambda self: jnp.repeat(getattr(self, name)[...], self.group_size, axis=0))
 
 
 class UngroupedQueryAttention(Attention):
-    """Groups of query heads share keys and values (Ainslie et al. 2023, arXiv:2305.13245), hooked once for every head.
+    """Grouped-query attention whose hooks see keys and values repeated for every query head.
 
-    As in TransformerLens the shared parameters are `_W_K` and so on, and `W_K` has them once for every head.
+    Groups of query heads share keys and values. As in TransformerLens the groups' parameters
+    are `_W_K` and so on, and `W_K` repeats them for every head.
+    (Ainslie et al. 2023, arXiv:2305.13245.)
     """
 
-    W_K = for_all_heads("_W_K")
-    W_V = for_all_heads("_W_V")
-    b_K = for_all_heads("_b_K")
-    b_V = for_all_heads("_b_V")
+    W_K = repeat_param("_W_K")
+    W_V = repeat_param("_W_V")
+    b_K = repeat_param("_b_K")
+    b_V = repeat_param("_b_V")
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
         self.group_size = cfg.n_heads // (cfg.n_key_value_heads or cfg.n_heads)
@@ -104,7 +111,7 @@ class UngroupedQueryAttention(Attention):
 
 
 class GroupedQueryAttention(UngroupedQueryAttention):
-    """The same, with keys and values hooked once for every group."""
+    """Grouped-query attention whose hooks see keys and values once for every group of heads."""
 
     def keys_and_values(
         self, for_keys: Array, for_values: Array, tap: Tap
@@ -112,12 +119,12 @@ class GroupedQueryAttention(UngroupedQueryAttention):
         k_BPHE = tap("hook_k", project_heads(for_keys, self._W_K, self._b_K))
         return k_BPHE, tap("hook_v", project_heads(for_values, self._W_V, self._b_V))
 
-    def for_every_head(self, x_BPHE: PerHead) -> PerHead:
+    def repeat_groups(self, x_BPHE: PerHead) -> PerHead:
         return jnp.repeat(x_BPHE, self.group_size, axis=2)
 
 
 def make_attention(cfg: HookedTransformerConfig, layer: int, params: Params) -> Attention:
-    """The attention that a config asks for."""
+    """Make the attention module of one layer, of the class that the config asks for."""
     if cfg.n_key_value_heads is None:
         return Attention(cfg, layer, params)
     ungrouped = cfg.ungroup_grouped_query_attention
@@ -125,11 +132,11 @@ def make_attention(cfg: HookedTransformerConfig, layer: int, params: Params) -> 
 
 
 def project_heads(
-    x: Float[Array, "batch pos d_model"] | Float[Array, "batch pos heads d_model"],
-    W_HME: Float[Array, "heads d_model d_head"] | nnx.Param[Array],
-    b_HE: Float[Array, "heads d_head"] | nnx.Param[Array],
+    x: Float[Array, "batch pos d_model"] | Float[Array, "batch pos n_heads d_model"],
+    W_HME: Float[Array, "n_heads d_model d_head"] | nnx.Param[Array],
+    b_HE: Float[Array, "n_heads d_head"] | nnx.Param[Array],
 ) -> PerHead:
-    """Every head's affine view of what all read, or of its own input."""
+    """``x @ W + b`` for every head, where all heads share an input or each has its own."""
     axes = "bpm" if x.ndim == 3 else "bphm"
     return jnp.einsum(f"{axes},hme->bphe", x, W_HME) + b_HE
 
@@ -137,12 +144,12 @@ def project_heads(
 def write_together(
     z_BPHE: PerHead, W_O_HEM: nnx.Param[Array], tap: Tap
 ) -> Float[Array, "batch pos d_model"]:
-    """What all heads add to the residual stream."""
+    """The sum of the outputs of an attention layer's heads, computed in one product."""
     return jnp.einsum("bphe,hem->bpm", z_BPHE, W_O_HEM)
 
 
 def write_each(
     z_BPHE: PerHead, W_O_HEM: nnx.Param[Array], tap: Tap
 ) -> Float[Array, "batch pos d_model"]:
-    """The same, with what each head adds on the way."""
+    """The sum of the outputs of an attention layer's heads, each seen by ``hook_result`` first."""
     return tap("hook_result", jnp.einsum("bphe,hem->bphm", z_BPHE, W_O_HEM)).sum(2)

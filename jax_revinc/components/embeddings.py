@@ -1,4 +1,4 @@
-"""Tokens and positions to vectors, and vectors to logits."""
+"""Embeddings of tokens and positions, and the unembedding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from jax_revinc.hooks import Tap
 
 
 class Embed(nnx.Module):
-    """Token ids to vectors."""
+    """The token embedding: ids to vectors."""
 
     def __init__(self, params: Params) -> None:
         self.W_E = nnx.Param(params["W_E"])
@@ -22,7 +22,7 @@ class Embed(nnx.Module):
 
 
 class NoPosEmbed(nnx.Module):
-    """Positions make no difference here: attention may tell them apart (rotary), or nothing does."""
+    """A positional embedding that adds nothing to the residual stream (rotary, or none at all)."""
 
     def __init__(self, params: Params) -> None:
         pass
@@ -30,19 +30,19 @@ class NoPosEmbed(nnx.Module):
     def __call__(
         self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
-        """The residual stream to begin with, and what every attention adds to the input of queries and keys."""
+        """The first block's input, and vectors to add to the inputs of queries and keys, if any."""
         return embed_BPM, None
 
 
 class UnusedPosEmbed(NoPosEmbed):
-    """Has the parameter that TransformerLens has with alibi too, and never reads it."""
+    """A positional embedding whose ``W_pos`` is never used; TransformerLens has it with alibi."""
 
     def __init__(self, params: Params) -> None:
         self.W_pos = nnx.Param(params["W_pos"])
 
 
 class PosEmbed(UnusedPosEmbed):
-    """One learned vector per position, the same for every sequence, added to the residual stream."""
+    """A learned vector for each position, added to the residual stream."""
 
     def __call__(
         self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
@@ -52,14 +52,17 @@ class PosEmbed(UnusedPosEmbed):
     def vectors(
         self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
     ) -> Float[Array, "batch pos d_model"]:
-        """The positions' vectors, for every sequence."""
+        """The positional embeddings, repeated for every sequence."""
         batch, length, _ = embed_BPM.shape
         W_pos_PM = self.W_pos[:length]
         return tap("hook_pos_embed", jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape)))
 
 
 class ShortformerPosEmbed(PosEmbed):
-    """The same vectors, for queries and keys alone (Press et al. 2021, arXiv:2012.15832)."""
+    """A learned vector for each position, added to the inputs of queries and keys alone.
+
+    Press et al. 2021, arXiv:2012.15832.
+    """
 
     def __call__(
         self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
@@ -74,11 +77,11 @@ POS_EMBEDS: dict[str, type[NoPosEmbed]] = {
     "rotary": NoPosEmbed,
     "none": NoPosEmbed,
 }
-"""What every ``positional_embedding_type`` does where the residual stream begins."""
+"""The module of every ``positional_embedding_type``."""
 
 
 class Unembed(nnx.Module):
-    """Vectors to logits."""
+    """The unembedding: vectors to logits."""
 
     def __init__(self, params: Params) -> None:
         self.W_U = nnx.Param(params["W_U"])

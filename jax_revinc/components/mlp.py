@@ -1,4 +1,4 @@
-"""The MLPs: plain or gated, with or without a norm after the activation."""
+"""MLPs: plain or gated, with or without a norm after the activation function."""
 
 from __future__ import annotations
 
@@ -25,12 +25,15 @@ def relu2(x: Neurons) -> Neurons:
 
 
 def gelu_fast(x: Neurons) -> Neurons:
-    """The tanh form of the GELU, with its constant rounded to ten digits, as TransformerLens has it."""
+    """The tanh form of the GELU, with sqrt(2 / pi) rounded to ten digits as in TransformerLens."""
     return 0.5 * x * (1.0 + jnp.tanh(x * 0.7978845608 * (1.0 + 0.044715 * x * x)))
 
 
 def solu(x: Neurons) -> Neurons:
-    """X * softmax(x) over the neurons (Elhage et al. 2022, transformer-circuits.pub/2022/solu)."""
+    """The SoLU, ``x * softmax(x)`` over the neurons (Elhage et al. 2022).
+
+    See transformer-circuits.pub/2022/solu.
+    """
     return x * jax.nn.softmax(x, axis=-1)
 
 
@@ -50,7 +53,7 @@ ACTIVATIONS: dict[str, Callable[[Neurons], Neurons]] = {
 
 
 class MLP(nnx.Module):
-    """One hidden layer."""
+    """An MLP with one hidden layer."""
 
     def __init__(self, cfg: HookedTransformerConfig, params: Params) -> None:
         self.act_fn = ACTIVATIONS[cfg.act_fn]
@@ -65,12 +68,15 @@ class MLP(nnx.Module):
         return tap("hook_post", self.neurons(x_BPM, tap)) @ self.W_out + self.b_out
 
     def neurons(self, x_BPM: Float[Array, "batch pos d_model"], tap: Tap) -> Neurons:
-        """The activations of the hidden layer."""
+        """The activations of the MLP's hidden layer."""
         return self.act_fn(tap("hook_pre", x_BPM @ self.W_in + self.b_in))
 
 
 class GatedMLP(MLP):
-    """A hidden layer that a second one gates (Shazeer 2020, arXiv:2002.05202); `b_in` is added to the product."""
+    """An MLP whose hidden layer is gated by a second one; `b_in` is added to the product.
+
+    Shazeer 2020, arXiv:2002.05202.
+    """
 
     def __init__(self, cfg: HookedTransformerConfig, params: Params) -> None:
         super().__init__(cfg, params)
@@ -83,7 +89,7 @@ class GatedMLP(MLP):
 
 
 class NormedMLP(MLP):
-    """A hidden layer with a layer norm after the activation, as ``solu_ln`` asks for."""
+    """An MLP with a layer norm after the activation function (``solu_ln``)."""
 
     def __init__(self, cfg: HookedTransformerConfig, params: Params) -> None:
         super().__init__(cfg, params)
@@ -95,7 +101,7 @@ class NormedMLP(MLP):
 
 
 def make_mlp(cfg: HookedTransformerConfig, params: Params) -> MLP:
-    """The MLP that a config asks for."""
+    """Make the MLP of one layer, of the class that the config asks for."""
     if cfg.gated_mlp:
         return GatedMLP(cfg, params)
     return (NormedMLP if cfg.act_fn == "solu_ln" else MLP)(cfg, params)

@@ -1,4 +1,4 @@
-"""What normalises the residual stream before a component reads it."""
+"""Norms of the residual stream: layer norm and RMS norm, with and without weights, or none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from jax_revinc.hooks import Tap
 
 
 class RMSNormPre(nnx.Module):
-    """Scales to a mean square of 1 (Zhang and Sennrich 2019, arXiv:1910.07467); its gain, if it had one, is folded."""
+    """RMS norm without weights: scales to a mean square of 1.
+
+    Zhang and Sennrich 2019, arXiv:1910.07467.
+    """
 
     def __init__(self, eps: float, params: Params) -> None:
         self.eps = eps
@@ -23,7 +26,7 @@ class RMSNormPre(nnx.Module):
 
 
 class RMSNorm(RMSNormPre):
-    """Scales (that is what the hooks see), then applies gain `w`."""
+    """RMS norm: scales, then applies the gain `w`. Its hooks see the values before the gain."""
 
     def __init__(self, eps: float, params: Params) -> None:
         super().__init__(eps, params)
@@ -34,14 +37,17 @@ class RMSNorm(RMSNormPre):
 
 
 class LayerNormPre(RMSNormPre):
-    """Centres, then scales; its gain and bias, if it had any, are folded into other weights."""
+    """Layer norm without weights: centres, then scales."""
 
     def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
         return super().__call__(x - x.mean(-1, keepdims=True), tap)
 
 
 class LayerNorm(LayerNormPre):
-    """Centres and scales (that is what the hooks see), then applies gain `w` and bias `b`."""
+    """Layer norm: centres, scales, then applies gain `w` and bias `b`.
+
+    Its hooks see the values before gain and bias.
+    """
 
     def __init__(self, eps: float, params: Params) -> None:
         super().__init__(eps, params)
@@ -53,7 +59,7 @@ class LayerNorm(LayerNormPre):
 
 
 class NoNorm(nnx.Module):
-    """The identity that stands where a norm would."""
+    """The identity in place of a norm, for models without norms."""
 
     def __init__(self, eps: float, params: Params) -> None:
         pass
@@ -71,4 +77,4 @@ NORMS: dict[str | None, type[RMSNormPre] | type[NoNorm]] = {
     "RMSPre": RMSNormPre,
     None: NoNorm,
 }
-"""The norm of every ``normalization_type``."""
+"""The module of every ``normalization_type``."""

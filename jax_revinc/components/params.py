@@ -1,4 +1,4 @@
-"""Parameters by name, as modules are given them."""
+"""The parameters from which modules are built, as dicts by name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ Params = Mapping[str, Array]
 
 
 def within(params: Params, prefix: str) -> dict[str, Array]:
-    """The parameters below `prefix`, by their names there."""
+    """The parameters whose names start with `prefix` and a dot, by name without that prefix."""
     start = f"{prefix}."
     return {name.removeprefix(start): p for name, p in params.items() if name.startswith(start)}

@@ -1,19 +1,7 @@
-"""How runs are executed. Every engine runs the one model; they differ in speed and rounding."""
+"""The engines, which train models. All compute the same model, and differ in speed and rounding."""
 
-from jax_revinc.engines.population import FusedPopulation, XlaPopulation
-from jax_revinc.engines.single import FusedEngine, XlaEngine
+from jax_revinc.engines.make_engine import PROGRAMS, make_engine, make_population_engine
+from jax_revinc.engines.many_models import JaxPopulation
+from jax_revinc.engines.single_model import JaxEngine
 
-ENGINES = {"xla": XlaEngine, "fused": FusedEngine}
-"""What executes one run, by name."""
-
-POPULATION_ENGINES = {"xla": XlaPopulation, "fused": FusedPopulation}
-"""What trains a population, by name."""
-
-__all__ = [
-    "ENGINES",
-    "POPULATION_ENGINES",
-    "FusedEngine",
-    "FusedPopulation",
-    "XlaEngine",
-    "XlaPopulation",
-]
+__all__ = ["PROGRAMS", "JaxEngine", "JaxPopulation", "make_engine", "make_population_engine"]

@@ -1,4 +1,4 @@
-"""The device that an engine runs on."""
+"""Facts about the JAX device that an engine runs on: name, versions, free memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import optax
 
 
 def identity_on(device: jax.Device) -> dict[str, str]:
-    """What runs on JAX must share for their bits to be the same, beside the engine."""
+    """The device's name and the versions of JAX and Optax: runs with equal ones give bit-identical
+    results on the same engine.
+    """
     return {
         "platform": device.platform,
         "device": device.device_kind,
@@ -16,6 +18,18 @@ def identity_on(device: jax.Device) -> dict[str, str]:
     }
 
 
+def device_memory(device: jax.Device | None = None) -> int | None:
+    """The free memory of a device in bytes; None if it has no memory of its own, like a CPU.
+
+    Args:
+        device: by default the first of this process.
+    """
+    stats = (jax.local_devices()[0] if device is None else device).memory_stats()
+    if not stats or "bytes_limit" not in stats:
+        return None
+    return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
 def in_words(device: jax.Device) -> str:
-    """What a device is called where a person reads it."""
+    """The platform and kind of a device as text for a person to read, such as ``cpu: cpu``."""
     return f"{device.platform}: {device.device_kind}"

@@ -1,4 +1,4 @@
-"""The programs that XLA compiles: a loop of updates, and evaluations, on whatever device JAX has."""
+"""The engine ``xla``'s functions for training and evaluation, which XLA compiles for any device."""
 
 from __future__ import annotations
 
@@ -9,156 +9,160 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.engines.programs import Counted, Recipe
-from jax_revinc.objective import Params, mean_loss, summed
-from jax_revinc.optimizer import Fixed, Rates, make_optimizer
+from jax_revinc.engines.compiled_programs import Counted, ProgramKey, Programs
+from jax_revinc.objective import Params, eval_counts, mean_loss
+from jax_revinc.optimizer import Hyperparameters, OptimizerSpec, make_optimizer
 from revinc import HookedTransformerConfig
+from revinc.engine import EVALUATED_AT_ONCE
 from revinc.objective import Objective
 
 State = tuple[Params, optax.OptState]
 ValueAndGrad = Callable[[Params, Int[Array, "batch seq"]], tuple[Float[Array, ""], Params]]
 Gradient = Callable[[HookedTransformerConfig, Objective], ValueAndGrad]
-"""How `mean_loss` and its gradient by the parameters are computed."""
+"""Makes a function that computes `mean_loss` and its gradient, from a model and an objective."""
 
-EVALUATED_AT_ONCE = 1024
-"""Sequences that an evaluation holds in memory together."""
+
+def xla_programs(key: ProgramKey, *, many: bool) -> Programs:
+    """Collect the functions of the engine ``xla``, which XLA compiles when they are first called.
+
+    A state is the params and the optimizer's state, as pytrees.
+
+    Args:
+        key: everything that is compiled in.
+        many: whether to train many models side by side.
+    """
+    return Programs(
+        identity={"name": "xla"},
+        start=partial(start_all if many else start, key),
+        advance=partial(advance_all if many else advance, key),
+        count=partial(count_all if many else count, key),
+        params=params_of,
+    )
+
+
+def params_of(state: State) -> Params:
+    """The parameters in a training state, which is a pair of parameters and optimizer state."""
+    return state[0]
 
 
 def gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
-    """JAX's own derivative of the loss, which XLA compiles with what is around it."""
+    """Make the function that computes the training loss and its gradient, by XLA."""
     return jax.value_and_grad(lambda params, batch: mean_loss(cfg, params, batch, objective))
-
-
-class XlaPrograms:
-    """See `jax_revinc.engines.programs.Programs`. A state is the parameters and the optimizer's state, pure pytrees."""
-
-    def __init__(self, recipe: Recipe, many: bool) -> None:
-        self.identity = {"name": "xla"}
-        self._recipe, self._many = recipe, many
-
-    def start(self, rates: Rates, params: Params) -> State:
-        start = start_all if self._many else start_one
-        return start(self._recipe, rates, params)
-
-    def advance(
-        self,
-        rates: Rates,
-        state: State,
-        tokens: Int[ArrayLike, "*models n_sequences seq"],
-        batches: Int[ArrayLike, "*models capacity batch"],
-        n_steps: Int[ArrayLike, ""],
-    ) -> tuple[State, Float[Array, "*models capacity"]]:
-        run = advance_all if self._many else advance
-        return run(self._recipe, rates, state, tokens, batches, n_steps)
-
-    def count(
-        self,
-        state: State,
-        tokens: Int[ArrayLike, "*models n_sequences seq"],
-        masks: Bool[ArrayLike, "*models splits n_sequences"],
-    ) -> Counted:
-        run = count_all if self._many else count
-        return run(self._recipe, state[0], tokens, masks)
-
-    def params(self, state: State) -> Params:
-        return state[0]
 
 
 def update(
     cfg: HookedTransformerConfig,
-    fixed: Fixed,
+    spec: OptimizerSpec,
     objective: Objective,
-    rates: Rates,
+    hyperparameters: Hyperparameters,
     state: State,
     batch: Int[Array, "batch seq"],
     gradient: Gradient | None = None,
 ) -> tuple[State, Float[Array, ""]]:
-    """One training step on the sequences of `batch`, and their mean loss before it; the gradient is XLA's by default."""
+    """Make one training step: return the state after it, and the batch's mean loss before it.
+
+    Args:
+        cfg: the model config.
+        spec: the numbers of the optimizer that are compiled in.
+        objective: the loss that training minimises.
+        hyperparameters: the numbers of the optimizer that are traced.
+        state: the params and the optimizer's state.
+        batch: token ids.
+        gradient: makes the function that computes the loss and its gradient; XLA's by default.
+    """
     params, opt_state = state
     loss, grads = (gradient or gradient_by_xla)(cfg, objective)(params, batch)
-    updates, opt_state = make_optimizer(fixed, rates).update(grads, opt_state, params)
+    updates, opt_state = make_optimizer(spec, hyperparameters).update(grads, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
 
-@partial(jax.jit, static_argnames="recipe")
-def start_one(recipe: Recipe, rates: Rates, params: Params) -> State:
-    """The parameters and the optimizer's state before the first update."""
-    return params, make_optimizer(recipe.fixed, rates).init(params)
+@partial(jax.jit, static_argnames="key")
+def start(key: ProgramKey, hyperparameters: Hyperparameters, params: Params) -> State:
+    """Make the training state before the first update: the parameters and a new optimizer state."""
+    return params, make_optimizer(key.optimizer, hyperparameters).init(params)
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(jax.jit, static_argnames="key")
 def advance(
-    recipe: Recipe,
-    rates: Rates,
+    key: ProgramKey,
+    hyperparameters: Hyperparameters,
     state: State,
     tokens: Int[Array, "n_sequences seq"],
-    batches: Int[Array, "capacity batch"],
+    rows: Int[Array, "capacity batch"],
     n_steps: Int[Array, ""],
 ) -> tuple[State, Float[Array, " capacity"]]:
-    """The first `n_steps` updates of `batches`, and each batch's loss before its update."""
+    """Train for `n_steps` updates; return the state after them, and each batch's loss before its
+    update.
+    """
 
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
-        model, fixed, objective, *_ = recipe
-        state, loss = update(model, fixed, objective, rates, state, tokens[batches[i]])
+        model, spec, objective, *_ = key
+        state, loss = update(model, spec, objective, hyperparameters, state, tokens[rows[i]])
         return state, losses.at[i].set(loss)
 
-    losses = jnp.zeros(len(batches), recipe.model.dtype)
+    losses = jnp.zeros(len(rows), key.model.dtype)
     return jax.lax.fori_loop(0, n_steps, step, (state, losses))
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(jax.jit, static_argnames="key")
 def count(
-    recipe: Recipe,
-    params: Params,
+    key: ProgramKey,
+    state: State,
     tokens: Int[Array, "n_sequences seq"],
     masks: Bool[Array, "splits n_sequences"],
 ) -> Counted:
-    """Over the sequences of every split, the summed loss of the predicted tokens and how many are right."""
+    """For the training and the holdout split, the loss summed over all predicted tokens, and how
+    many of the tokens are predicted right.
+    """
 
     def count_one(sequence: Int[Array, " seq"]) -> tuple[Float[Array, ""], Int[Array, ""]]:
-        return summed(recipe.model, params, sequence, recipe.predicted)
+        return eval_counts(key.model, params_of(state), sequence, key.eval_positions)
 
     each = jax.lax.map(count_one, tokens, batch_size=min(len(tokens), EVALUATED_AT_ONCE))
     losses, right = (jnp.where(masks, of_sequence, 0).sum(-1) for of_sequence in each)
     return losses, right
 
 
-@partial(jax.jit, static_argnames="recipe")
-def start_all(recipe: Recipe, rates: Rates, params: Params) -> State:
-    """The parameters and the optimizer's state of every model before the first update."""
-    return params, jax.vmap(lambda r, p: make_optimizer(recipe.fixed, r).init(p))(rates, params)
+@partial(jax.jit, static_argnames="key")
+def start_all(key: ProgramKey, hyperparameters: Hyperparameters, params: Params) -> State:
+    """Make the training states of many models before their first update."""
+    return jax.vmap(partial(start, key))(hyperparameters, params)
 
 
-@partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+@partial(jax.jit, static_argnames="key", donate_argnames="state")
 def advance_all(
-    recipe: Recipe,
-    rates: Rates,
+    key: ProgramKey,
+    hyperparameters: Hyperparameters,
     state: State,
     tokens: Int[Array, "*models n_sequences seq"],
-    batches: Int[Array, "models capacity batch"],
+    rows: Int[Array, "models capacity batch"],
     n_steps: Int[Array, ""],
 ) -> tuple[State, Float[Array, "models capacity"]]:
-    """`advance` for every model."""
+    """Train many models for `n_steps` updates; return their states after them, and each batch's
+    loss before its update.
+    """
     axes = (0, 0, model_axis(tokens), 0, None)
-    return jax.vmap(partial(advance, recipe), in_axes=axes)(rates, state, tokens, batches, n_steps)
+    advance_each = jax.vmap(partial(advance, key), in_axes=axes)
+    return advance_each(hyperparameters, state, tokens, rows, n_steps)
 
 
-@partial(jax.jit, static_argnames="recipe")
+@partial(jax.jit, static_argnames="key")
 def count_all(
-    recipe: Recipe,
-    params: Params,
+    key: ProgramKey,
+    state: State,
     tokens: Int[Array, "*models n_sequences seq"],
     masks: Bool[Array, "models splits n_sequences"],
 ) -> Counted:
-    """`count` for every model."""
+    """For each model and each split, training and holdout, the loss summed over all predicted
+    tokens, and how many of the tokens are predicted right.
+    """
     axes = (0, model_axis(tokens), 0)
-    return jax.vmap(partial(count, recipe), in_axes=axes)(params, tokens, masks)
+    return jax.vmap(partial(count, key), in_axes=axes)(state, tokens, masks)
 
 
 def model_axis(tokens: Int[Array, "*models n_sequences seq"]) -> int | None:
-    """The axis of `tokens` along which every model has its own, if there is one."""
+    """The axis of the array `tokens` that counts models; None if all models share the tokens."""
     return 0 if tokens.ndim == 3 else None

@@ -1,43 +1,52 @@
-"""``python -m jax_revinc population``: train many models into a store."""
+"""The command ``jax-revinc population``, which trains many models into one folder."""
 
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
+from itertools import chain
 
 import jax
 
-from jax_revinc.engines.choice import add_engine_flag
-from jax_revinc.population.processes import joined, use_cpu_devices
+from jax_revinc.engines.engine_choice import add_engine_flag
+from jax_revinc.population.processes import join_job, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
-from jax_revinc.population.success import success_table
+from jax_revinc.population.success_rate import success_table
 from jax_revinc.population.training import train_population
 from revinc import TrainConfig, UserError
-from revinc.cli import add_recipe_flags, config_from_flags
 from revinc.config import SEEDS
-from revinc.recipe_parser import RecipeParser, preset
-from revinc.sweep import IDENTITY, sweep
+from revinc.config_parser import make_config_parser, parse_config, preset
+from revinc.field_flags import READERS, Parser
+from revinc.flag_values import address, integer, path
+from revinc.sweep import IDENTITY, MOST_MODELS, kind_of, number_of, sweep
+from revinc.tasks import task_flag
+from revinc.validation import require_index, require_int
 
 
-def population_command(args: argparse.Namespace) -> None:
-    store = resumed(args)
-    axes = {name: values for name, values in vars(args).items() if name in IDENTITY}
-    for name, values in axes.items():
-        delattr(args, name)
-        if len(values) == 1:  # then it is the recipe's, for which the default may not do
-            setattr(args, name, values[0])
-    cfg = config_from_flags(args)
+def parse_population(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
+    """Parse the arguments of ``jax-revinc population``, where swept fields take lists of values."""
+    parser = make_config_parser("jax-revinc population")
+    add_population_flags(parser)
+    return parse_config(parser, words, preset_or_population, AXES)
+
+
+def population_command(words: list[str]) -> None:
+    cfg, args = parse_population(words)
+    check_execution(args)
+    store = resumed_store(args)
+    axes = {name: getattr(args, name) for name in IDENTITY if name in args}
     if store and not axes and args.seeds is None:
         models = store.models
     else:
         models = sweep(cfg, axes, seeds_to_train(args, axes, store))
     use_cpu_devices(args.devices)
-    asked_for_others = (args.coordinator, args.processes, args.process)
-    distributed = args.distributed or any(part is not None for part in asked_for_others)
+    place = (args.coordinator, args.processes, args.process)
+    distributed = args.distributed or any(part is not None for part in place)
     progress = Progress()
-    with joined(*asked_for_others) if distributed else nullcontext():
+    with join_job(*place) if distributed else nullcontext():
         population = train_population(
             cfg,
             models,
@@ -49,78 +58,84 @@ def population_command(args: argparse.Namespace) -> None:
         )
         if jax.process_index() == 0:
             progress.console.print(success_table(population.metrics, cfg.task.solved))
-            progress.say(f"Its page: jax-revinc atlas {args.out}")
+            progress.say(f"Its page: jax-revinc atlas {args.out}{task_flag(cfg.task)}")
 
 
-def resumed(flags: argparse.Namespace) -> Store | None:
-    """The population that flags go on with, if they go on with one."""
+def check_execution(args: argparse.Namespace) -> None:
+    """Raise a UserError if --width, --devices, --processes or --process is out of range."""
+    for name, most in (("width", MOST_MODELS), ("devices", 2**10), ("processes", 2**20)):
+        if getattr(args, name) is not None:
+            require_int(name, getattr(args, name), at_least=1, below=most)
+    if args.process is not None:
+        require_index("process", args.process, args.processes or 2**20)
+
+
+def resumed_store(flags: argparse.Namespace) -> Store | None:
+    """Open the population that ``--resume`` continues; None without that flag or a population."""
     is_there = flags.resume and flags.out and (flags.out / CONFIG).exists()
     return read_store(flags.out) if is_there else None
 
 
 def preset_or_population(flags: argparse.Namespace) -> TrainConfig:
-    """The preset that flags name, or else the recipe of the population that they go on with, or the default."""
-    store = None if "preset" in flags else resumed(flags)
+    """The training config of ``--preset``, else of the population to resume, else the default."""
+    store = None if "preset" in flags else resumed_store(flags)
     return store.config if store else preset(flags)
 
 
 def seeds_to_train(
-    args: argparse.Namespace, axes: dict[str, list[object]], store: Store | None
-) -> list[int] | None:
-    """The seeds that were asked for, if any but those with axes of their own."""
+    args: argparse.Namespace, axes: dict[str, Sequence[object]], store: Store | None
+) -> Sequence[int] | None:
+    """The seeds that ``--seeds`` gives; None if only flags such as ``--data-seed`` give seeds.
+
+    Raises:
+        UserError: if no flag gives seeds.
+    """
     if args.seeds is None and not axes.keys() & set(SEEDS):
-        what = "add to it" if store else "train"
-        raise UserError(f"how many models? --seeds 4096 would {what} those of seeds 0 to 4095")
-    seeds: list[int] | None = args.seeds
+        verb = "add" if store else "train"
+        raise UserError(
+            f"the number of models is missing: give --seeds; --seeds 4096 would {verb} models with "
+            "seeds 0 to 4095"
+        )
+    seeds: Sequence[int] | None = args.seeds
     return seeds
 
 
-def number_of_seeds(text: str) -> list[int]:
-    """Seeds from ``4096`` (0 to 4095) or ``4096:8192``."""
+def number_of_seeds(text: str) -> Sequence[int]:
+    """Parse the value of ``--seeds``: ``4096`` is 0 to 4095; ``4096:8192`` is 4096 to 8191."""
     return seed_values(text if ":" in text else f"0:{text}")
 
 
-def seed_values(text: str) -> list[int]:
-    """Seeds from ``0``, ``0,3,5``, ``0:64`` (0 to 63) and any of these together."""
-    seeds: list[int] = []
-    for part in text.split(","):
-        first, colon, end = part.partition(":")
-        seeds += range(int(first), int(end)) if colon else [int(first)]
-    return seeds
+def seed_values(text: str) -> Sequence[int]:
+    """Parse a text of seeds: ``0``, ``0,3,5``, ``0:64`` (0 to 63) or a mixture, ``0:64,99``."""
+    spans = [seed_span(part) for part in text.split(",")]
+    if sum(map(number_of, spans)) > MOST_MODELS:
+        raise ArgumentTypeError(
+            f"more seeds than the {MOST_MODELS:,} models that a population can have"
+        )
+    return spans[0] if len(spans) == 1 else list(chain.from_iterable(spans))
 
 
-def numbers(text: str) -> list[float]:
-    """Numbers from ``1e-3,3e-3``."""
-    return [float(part) for part in text.split(",")]
+def seed_span(text: str) -> range:
+    """Parse a single seed such as ``3``, or a range of seeds such as ``0:64`` for 0 to 63."""
+    first, colon, end = text.partition(":")
+    return range(integer(first), integer(end) if colon else integer(first) + 1)
 
 
-def words(text: str) -> list[str]:
-    """Words from ``prefix,random``."""
-    return text.split(",")
+def list_of(parse: Parser) -> Parser:
+    """Make a parser of values separated by commas, such as ``1e-3,3e-3``; `parse` reads each."""
+    return lambda text: [parse(part) for part in text.split(",")]
 
 
-def address(text: str) -> str:
-    """An address such as ``localhost:8476``."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError
-    return text
-
-
-PARSERS = {
-    "lr": numbers,
-    "weight_decay": numbers,
-    "split": words,
-    "init_seed": seed_values,
-    "data_seed": seed_values,
-    "split_seed": seed_values,
+AXES = {
+    name: seed_values if name in SEEDS else list_of(READERS[kind_of(name)]) for name in IDENTITY
 }
+"""The functions that parse the values of swept fields and seeds."""
 
 
-def add_population_flags(parser: RecipeParser) -> None:
-    """The store, the seeds, the recipe with its axes, and what trains it."""
+def add_population_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of ``jax-revinc population`` that set no config field, such as ``--out``."""
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="STORE", help="the store's folder"
+        "--out", type=path, required=True, metavar="STORE", help="the store's folder"
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with the population in STORE, or add to it"
@@ -129,27 +144,27 @@ def add_population_flags(parser: RecipeParser) -> None:
         "--seeds",
         type=number_of_seeds,
         metavar="N",
-        help="N models at every point, with seeds 0 to N - 1; or A:B for seeds A to B - 1. Seeds that have a "
-        "flag of their own (--data-seed 0) are crossed with these",
+        help="N models for every combination of swept values, with seeds 0 to N - 1; or A:B for "
+        "seeds A to B - 1. Seeds with a flag of their own (--data-seed 0) are crossed with these",
     )
-    add_recipe_flags(parser, preset_or_population, axes=PARSERS)
     how = parser.add_argument_group("execution")
     add_engine_flag(how)
     how.add_argument(
-        "--width", type=int, metavar="N", help="models that a device trains side by side"
+        "--width", type=integer, metavar="N", help="models that a device trains side by side"
     )
     how.add_argument(
         "--devices",
-        type=int,
+        type=integer,
         metavar="N",
-        help="devices that a CPU counts as (default: one per core)",
+        help="devices into which a CPU is divided (default: one per core)",
     )
     how.add_argument(
         "--distributed",
         action="store_true",
-        help="one of several processes, found by SLURM, MPI, GKE or a TPU pod",
+        help="this is one of several processes, which SLURM, MPI, GKE or a TPU pod started",
     )
-    how.add_argument("--coordinator", type=address, metavar="HOST:PORT", help="where process 0 is")
-    how.add_argument("--processes", type=int, metavar="N", help="how many processes there are")
-    how.add_argument("--process", type=int, metavar="I", help="which of them this is")
-    parser.set_defaults(command=population_command)
+    how.add_argument(
+        "--coordinator", type=address, metavar="HOST:PORT", help="address of process 0"
+    )
+    how.add_argument("--processes", type=integer, metavar="N", help="number of processes")
+    how.add_argument("--process", type=integer, metavar="I", help="number of this process")

@@ -1,4 +1,4 @@
-"""What a person sees while a population trains: a live bar on a terminal, a line per chunk elsewhere."""
+"""The progress of a population's training: a live bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from contextlib import AbstractContextManager, contextmanager
 import numpy as np
 import pandas as pd
 import rich.progress
-from rich.console import Console
 
-from jax_revinc.population.chunks import DIVERGED
+from jax_revinc.population.shards import DIVERGED
 from jax_revinc.population.store import Store
-from jax_revinc.population.success import rate_text
-from revinc.labels import percent
+from jax_revinc.population.success_rate import rate_text
+from revinc.terminal import PlainConsole, styled
+from revinc.token_labels import percent
 
 
 class Progress:
-    """Reports the training of a population. A quiet one says nothing."""
+    """A reporter that prints the progress of a population's training.
 
-    def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
-        self.console = console or Console(highlight=False, quiet=quiet)
+    Args:
+        console: where it prints; by default the standard output.
+        quiet: print nothing.
+    """
+
+    def __init__(self, console: PlainConsole | None = None, quiet: bool = False) -> None:
+        self.console = console or PlainConsole(quiet=quiet)
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("[bold]{task.description}"),
+            rich.progress.TextColumn("{task.description}", style="bold", markup=False),
             rich.progress.BarColumn(),
-            rich.progress.TextColumn("{task.fields[models]} models"),
-            rich.progress.TextColumn("{task.fields[speed]}"),
-            rich.progress.TextColumn("{task.fields[solved]}"),
+            rich.progress.TextColumn("{task.fields[models]} models", markup=False),
+            rich.progress.TextColumn("{task.fields[speed]}", markup=False),
+            rich.progress.TextColumn("{task.fields[solved]}", markup=False),
             rich.progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -41,36 +46,36 @@ class Progress:
         self._steps = self._models = self._planned = self._solved = self._diverged = 0
 
     def say(self, sentence: str) -> None:
-        """Prints a sentence."""
-        self.console.print(sentence, soft_wrap=True, markup=False)
+        """Print a sentence."""
+        self.console.print(sentence, soft_wrap=True)
 
     def busy(self, sentence: str) -> AbstractContextManager[object]:
-        """Within it a terminal shows a sentence, and that something goes on."""
+        """A context in which a terminal shows a sentence and a spinner, for a slow operation."""
         return self.console.status(sentence)
 
     def header(
         self, store: Store, device: str, n_devices: int, process: int, n_processes: int
     ) -> None:
-        """What trains, on what."""
+        """Print the devices, the config and the number of models before training."""
         of = f", process {process} of {n_processes}" if n_processes > 1 else ""
         self.console.print(
-            f"[bold]devices[/]  {n_devices} x {device}, {store.width} models each{of}"
+            styled("devices"), f" {n_devices} x {device}, {store.width} models each{of}"
         )
         for section, fields in store.config.to_dict().items():
             described = ", ".join(f"{name}={value}" for name, value in fields.items())
-            self.console.print(f"[bold]{section:7}[/]  {described}")
-        self.console.print(f"[bold]models[/]   {len(store.models):,} in {store.n_chunks} chunks")
+            self.console.print(styled(f"{section:7}"), f" {described}")
+        self.console.print(styled("models "), f" {len(store.models):,} in {store.n_shards} shards")
 
     @contextmanager
     def training(
         self, store: Store, missing: Collection[int], done: Collection[int]
     ) -> Iterator[None]:
-        """Shows the bar while the chunks that are missing train."""
+        """A context that shows a progress bar while `missing` shards (groups of models) train."""
         self._steps, self._solved_at = store.config.steps, store.config.task.solved
-        n_missing = sum(len(store.in_chunk(chunk)) for chunk in missing)
-        for chunk in sorted(done):
+        n_missing = sum(len(store.in_shard(shard)) for shard in missing)
+        for shard in sorted(done):
             self._count(
-                store.chunks.read(chunk, store.in_chunk(chunk), [DIVERGED, "holdout_accuracy"])
+                store.shards.read(shard, store.in_shard(shard), [DIVERGED, "holdout_accuracy"])
             )
         if done:
             self.say(f"{self._models:,} models are finished already, {n_missing:,} to go")
@@ -81,30 +86,30 @@ class Progress:
         with self._bar:
             yield
 
-    def moved(self, n_model_steps: int) -> None:
-        """Moves the bar."""
+    def advance(self, n_model_steps: int) -> None:
+        """Advance the progress bar by a number of training steps, summed over models."""
         with self._lock:
             self._bar.update(self._task, advance=n_model_steps, description="training")
             speed = self._bar.tasks[self._task].speed
             text = f"{speed / self._steps:,.1f} models/s" if speed else ""
             self._bar.update(self._task, speed=text, models=self._count_text)
 
-    def finished(self, measured: pd.DataFrame) -> None:
-        """Counts the models of a chunk that has just been written."""
+    def finished(self, metrics: pd.DataFrame) -> None:
+        """Add the models in the table `metrics`, which were just finished, to the shown counts."""
         with self._lock:
-            self._count(measured)
+            self._count(metrics)
             self._bar.update(self._task, models=self._count_text, solved=self._solved_text)
             self.say(f"{self._count_text} models | {self._solved_text}")
 
     def waiting(self, missing: int) -> None:
-        """Says that other processes are not done."""
+        """Print that this process waits for other processes to train `missing` shards of models."""
         if not self._is_waiting:
             self._is_waiting = True
             self.say(
-                f"waiting for {missing} chunks of the other processes; one that has ended may be started "
-                "again, with the same command"
+                f"waiting for {missing} shards of the other processes; a process that ended may be "
+                "started again, with the same command"
             )
-        self._bar.update(self._task, description=f"waiting for {missing} chunks of other processes")
+        self._bar.update(self._task, description=f"waiting for {missing} shards of other processes")
 
     @property
     def _count_text(self) -> str:
@@ -115,9 +120,10 @@ class Progress:
         if not self._models:
             return ""
         diverged = f", {self._diverged:,} diverged" if self._diverged else ""
-        return f"{percent(self._solved_at)} of the holdout: {rate_text(self._solved, self._models)}{diverged}"
+        rate = rate_text(self._solved, self._models)
+        return f"{percent(self._solved_at)} of the holdout: {rate}{diverged}"
 
-    def _count(self, measured: pd.DataFrame) -> None:
-        self._models += len(measured)
-        self._solved += int(np.sum(measured["holdout_accuracy"] >= self._solved_at))
-        self._diverged += int(measured[DIVERGED].notna().sum())
+    def _count(self, metrics: pd.DataFrame) -> None:
+        self._models += len(metrics)
+        self._solved += int(np.sum(metrics["holdout_accuracy"] >= self._solved_at))
+        self._diverged += int(metrics[DIVERGED].notna().sum())

@@ -1,4 +1,4 @@
-"""Training a population: from a recipe and a table of models to a finished store."""
+"""Training a population: from a config and a table of models to a folder with all of them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jax_revinc.engines import POPULATION_ENGINES
-from jax_revinc.engines.choice import choose_engine
-from jax_revinc.population.chunks import DIVERGED, curve_names
-from jax_revinc.population.handle import Population
-from jax_revinc.population.processes import announced, wait_for_first
+from jax_revinc.engines import JaxPopulation
+from jax_revinc.engines.device import device_memory
+from jax_revinc.engines.engine_choice import choose_engine
+from jax_revinc.population.model_table import parse_models
+from jax_revinc.population.prepare_folder import check_store, prepare, store_lock, wait_for_plan
+from jax_revinc.population.process_messages import announce_end, job_key, wait_for_first
 from jax_revinc.population.progress import Progress
+from jax_revinc.population.read_population import Population
+from jax_revinc.population.shards import DIVERGED, are_finite, curve_names
 from jax_revinc.population.store import CONFIG, Store, read_store
-from jax_revinc.population.writer import claimed, discard_damaged, planned
 from jax_revinc.training import draw_weights
 from revinc import TrainConfig, UserError
-from revinc.dataset import make_dataset, many_batches
+from revinc.dataset import make_dataset, rows_of_runs
 from revinc.engine import METRICS, PopulationEngine, evaluation_steps
-from revinc.sweep import IDENTITY, run_of
+from revinc.interrupts import lasting_interrupts
+from revinc.memory_estimate import require_room_to_train
+from revinc.sweep import IDENTITY, MOST_MODELS, run_of
+from revinc.tasks import Task, task_flag
 from revinc.trainer import Interrupted, boundaries
-from revinc.validation import require_int
+from revinc.validation import require_instance, require_int, require_path
 from revinc.weights import StateDict
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -45,104 +50,121 @@ def train_population(
     width: int | None = None,
     progress: Progress | None = None,
 ) -> Population:
-    """Train every model of a population that the store `out` does not hold yet.
+    """Train every model of a population that is not yet finished in the folder `out`.
 
-    All devices of this process train at once, a chunk each. If this is one of several processes
-    (``jax.distributed``), each takes its share of the chunks; the first keeps the store and returns last.
-    On CPUs of one kind a model's bits depend on nothing but the recipe, its row in `models` and the width.
+    All devices of this process train at once, one shard each. If this is one of several processes
+    (``jax.distributed``), each trains its part of the shards; the first one returns last.
+    On CPUs of one kind a model's bits depend only on its config, the engine and the width.
 
     Args:
-        cfg: the recipe.
-        models: from `revinc.sweep.sweep`, or several of its tables in one; those that the store has already
-            are left alone.
+        cfg: the training config that all models share.
+        models: the models, a table from `revinc.sweep.sweep` or several of them in one. Models that
+            are finished in the store are not trained again.
         out: the store's folder.
         resume: go on with the population in `out`, or add to it.
-        engine: ``xla``, ``fused`` or ``auto``: see `jax_revinc.engines.choice.choose_engine`.
-        width: models that a device trains side by side; by default the store's, or what suits the engine.
+        engine: ``xla``, ``fused`` or ``auto``: see `jax_revinc.engines.engine_choice.choose_engine`.
+        width: models that a device trains side by side; by default the store's or the engine's.
         progress: where progress is shown; silent by default.
 
+    Returns:
+        The population, opened.
+
     Raises:
-        UserError: if `out` can't be used, there are no models, or the recipe asks for snapshots.
-        OSError: if the disk is full; what is finished stays.
-        Interrupted: on Ctrl-C; what is finished stays.
+        UserError: if `out` can't be used, `models` is not a table of models or is empty, or the
+            config asks for snapshots.
+        OSError: if the disk is full; finished models stay.
+        Interrupted: on Ctrl-C; finished models stay.
     """
+    require_instance("cfg", cfg, TrainConfig)
     if cfg.snapshots:
-        raise UserError("a population keeps the final weights alone; leave snapshots out")
-    if not len(models):
-        raise UserError("there are no models to train")
-    path, progress = Path(out), progress or Progress(quiet=True)
+        raise UserError(
+            "a population can't keep snapshots, only final weights; leave snapshots out of its "
+            "config"
+        )
+    models = parse_models(models)
+    if models.empty:
+        raise UserError("there are no models to train: the table of models is empty")
+    path, progress = require_path("out", out), progress or Progress(quiet=True)
+    check_store(path)
     process, n_processes = jax.process_index(), jax.process_count()
-    begun = read_store(path) if (path / CONFIG).exists() else None
-    if begun and width is None:
-        width = begun.width
+    earlier = read_store(path) if (path / CONFIG).exists() else None
+    if earlier is None:
+        cfg.require_unseen_answers()
+    if earlier and width is None:
+        width = earlier.width
     if width is not None:
-        require_int("width", width, at_least=1)
+        width = require_int("width", width, at_least=1, below=MOST_MODELS)
+    require_room_to_train(cfg, width or 1, available=device_memory())
     with progress.busy("Getting the engine ready ..."):
-        resumed = begun.engine["name"] if begun else None
+        resumed = earlier.engine.get("name") if earlier else None
         choice = choose_engine(engine, cfg, len(models), resumed)
         progress.say(choice.sentence)
         engines: list[PopulationEngine] = [
-            POPULATION_ENGINES[choice.name](cfg, width, device) for device in jax.local_devices()
+            JaxPopulation(cfg, choice.programs, width, device) for device in jax.local_devices()
         ]
+        require_room_to_train(cfg, engines[0].width, choice.engine_name == "xla", device_memory())
     identity = engines[0].identity
-    with ExitStack() as stack, resumable(path):
+    with ExitStack() as stack, resumable(path, cfg.task):
         if process == 0:
-            with announced():
-                store = stack.enter_context(claimed(path, cfg, identity, models, resume))
-                discard_damaged(store, progress.say)
+            with announce_end(path):
+                stack.enter_context(store_lock(path))
+                stack.enter_context(job_key(path))
+                store = prepare(path, cfg, identity, models, resume, progress.say)
         else:
-            wait_for_first()
-            store = planned(path, cfg, identity, models)
-        share = set(range(process, store.n_chunks, n_processes))
-        done = share.intersection(store.finished_chunks())
+            wait_for_first(path)
+            store = wait_for_plan(path, cfg, identity, models)
+        share = set(range(process, store.n_shards, n_processes))
+        done = share.intersection(store.finished_shards())
         missing = sorted(share - done)
         progress.header(store, engines[0].device, len(engines), process, n_processes)
         with progress.training(store, missing, done):
-            train_chunks(store, engines, missing, progress)
+            train_shards(store, engines, missing, progress)
             if process == 0:
                 wait_for_others(store, progress)
     return Population(read_store(path))
 
 
 @contextmanager
-def resumable(path: Path) -> Iterator[None]:
-    """Lets Ctrl-C say how to go on."""
+def resumable(path: Path, task: Task) -> Iterator[None]:
+    """A context in which Ctrl-C raises an `Interrupted` that says how to resume the training."""
     try:
         yield
     except KeyboardInterrupt:
         raise Interrupted(
-            f"stopped; what is finished stays, to go on: --out {path} --resume"
+            "stopped; finished models are kept; to go on, run the command again with --out "
+            f"{path} --resume{task_flag(task)}"
         ) from None
 
 
-def train_chunks(
+def train_shards(
     store: Store, engines: Sequence[PopulationEngine], missing: list[int], progress: Progress
 ) -> None:
-    """Train chunks, one on every engine at a time, and write each as it is finished."""
+    """Train the `missing` shards (groups of models), one per engine at a time, and write them."""
     idle: queue.SimpleQueue[PopulationEngine] = queue.SimpleQueue()
     for engine in engines:
         idle.put(engine)
     stop = threading.Event()
 
-    def moved(n_model_steps: int) -> None:
+    def advance(n_model_steps: int) -> None:
+        raise_if_interrupted()
         if stop.is_set():
             raise Interrupted
-        progress.moved(n_model_steps)
+        progress.advance(n_model_steps)
 
-    def train_one(chunk: int) -> None:
+    def train_one(shard: int) -> None:
         if stop.is_set():
             return
-        models, engine = store.in_chunk(chunk), idle.get()
+        models, engine = store.in_shard(shard), idle.get()
         try:
-            measured, weights = train_chunk(engine, store.config, models, moved)
+            metrics, weights = train_shard(engine, store.config, models, advance)
         finally:
             idle.put(engine)
-        store.chunks.write(chunk, measured, weights)
-        progress.finished(measured)
+        store.shards.write(shard, metrics, weights)
+        progress.finished(metrics)
 
-    with ThreadPoolExecutor(len(engines)) as pool:
+    with lasting_interrupts() as raise_if_interrupted, ThreadPoolExecutor(len(engines)) as pool:
         try:
-            running = [pool.submit(train_one, chunk) for chunk in missing]
+            running = [pool.submit(train_one, shard) for shard in missing]
             ended, _ = wait(running, return_when=FIRST_EXCEPTION)
         finally:
             stop.set()
@@ -150,48 +172,59 @@ def train_chunks(
         one.result()
 
 
-def train_chunk(
+def train_shard(
     engine: PopulationEngine,
     cfg: TrainConfig,
     models: pd.DataFrame,
-    moved: Callable[[int], None],
+    progress: Callable[[int], None],
 ) -> tuple[pd.DataFrame, StateDict]:
-    """Train models side by side: what was measured of each, and their final weights, stacked.
+    """Train the models of one shard side by side; return their metrics and final weights.
 
     Args:
-        engine: what trains them.
-        cfg: the recipe.
-        models: at most as many as the engine is wide.
-        moved: called after some steps, with the steps of all models together.
+        engine: the engine that trains them.
+        cfg: the training config that they share.
+        models: the models, at most as many as the engine's width.
+        progress: called during training with the number of steps just made, summed over models.
+
+    Returns:
+        The models' metrics, see `metrics_table`, and their final weights [models, ...].
     """
     runs = [run_of(cfg, model) for model in models.to_dict("records")]
-    datasets = [make_dataset(run) for run in runs]
+    data = [make_dataset(run) for run in runs]
     initial = [draw_weights(run) for run in runs]
-    state = engine.start(runs, {name: np.stack([w[name] for w in initial]) for name in initial[0]})
+    state = engine.start(data, {name: np.stack([w[name] for w in initial]) for name in initial[0]})
     evaluations = [engine.evaluate(state)]
     diverged_at = np.where(is_finite(evaluations[0]), cfg.steps + 1, 0)
     evaluated = set(evaluation_steps(cfg))
     for start, stop in pairwise(boundaries(cfg)):
-        batches = many_batches(datasets, start, stop)
-        state, losses = engine.advance(state, batches)
+        state, losses = engine.advance(state, rows_of_runs(data, start, stop))
         diverged_at = np.minimum(diverged_at, start + first_broken(losses, cfg.steps + 1 - start))
         if stop in evaluated:
             evaluations.append(engine.evaluate(state))
             broken = ~is_finite(evaluations[-1])
             diverged_at = np.minimum(diverged_at, np.where(broken, stop, cfg.steps + 1))
-        moved((stop - start) * len(runs))
-    return measured(cfg, models, evaluations, diverged_at), engine.weights(state)
+        progress((stop - start) * len(runs))
+    weights = engine.weights(state)
+    broken = ~are_finite(weights, len(runs))  # perhaps in weights that no loss depends on
+    diverged_at = np.minimum(diverged_at, np.where(broken, cfg.steps, cfg.steps + 1))
+    return metrics_table(cfg, models, evaluations, diverged_at), weights
 
 
-def measured(
+def metrics_table(
     cfg: TrainConfig,
     models: pd.DataFrame,
     evaluations: Sequence[dict[str, np.ndarray]],
     diverged_at: np.ndarray,
 ) -> pd.DataFrame:
-    """A row per model: number, identity, where it diverged if it did, metrics at the end and all along.
+    """Make a table with a row per model: final metrics, curves of metrics and step of divergence.
 
-    A model that diverged has no accuracy from there on: the answers of NaN are none.
+    Metrics are NaN from the step on at which a model diverged.
+
+    Args:
+        cfg: the training config that the models share.
+        models: a row per model.
+        evaluations: the metrics [models] of every evaluation.
+        diverged_at: [models] the step at which each diverged; ``cfg.steps + 1`` if it did not.
     """
     curves = {name: np.stack([e[name] for e in evaluations], axis=1) for name in METRICS}
     broken = np.array(evaluation_steps(cfg)) >= diverged_at[:, None]
@@ -213,18 +246,18 @@ def measured(
 
 
 def first_broken(losses: np.ndarray, otherwise: int) -> np.ndarray:
-    """For each model the first step whose loss is NaN or infinite."""
+    """For each model, the first step whose loss is not finite; `otherwise` if all are finite."""
     broken = ~np.isfinite(losses)
     return np.where(broken.any(axis=1), broken.argmax(axis=1), otherwise)
 
 
 def is_finite(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """For each model whether both losses of an evaluation are finite."""
+    """For every model, whether both of its losses in an evaluation are finite."""
     return np.isfinite(metrics["train_loss"]) & np.isfinite(metrics["holdout_loss"])
 
 
 def wait_for_others(store: Store, progress: Progress) -> None:
-    """Return once all chunks are there, of whatever process. If one of them ended, this waits for its successor."""
-    while missing := store.n_chunks - len(store.finished_chunks()):
+    """Wait until all processes have finished their models, even if some are started again."""
+    while missing := store.n_shards - len(store.finished_shards()):
         progress.waiting(missing)
         time.sleep(SECONDS_BETWEEN_LOOKS)

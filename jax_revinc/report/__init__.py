@@ -1,1 +1,1 @@
-"""Pictures and pages."""
+"""The HTML pages of runs and populations, and the figures on them."""

@@ -1,14 +1,22 @@
-"""What is learned: one file for each task, what they have in common, and the registry that names them."""
+"""The tasks that models learn: a file for each, their base classes, and a registry of names."""
 
-from revinc.fields import described
+from revinc.config_fields import described
 from revinc.tasks.any_input import AnyInput
 from revinc.tasks.brackets import Brackets
-from revinc.tasks.check import check_task
+from revinc.tasks.check import check_task, recordable
 from revinc.tasks.copying import Copy
 from revinc.tasks.cumulative_sum import CumulativeSum
 from revinc.tasks.induction import Induction
 from revinc.tasks.modular_addition import ModularAddition
-from revinc.tasks.registry import TASKS, check_has_field, check_known, find_task, make_task
+from revinc.tasks.registry import (
+    TASKS,
+    build_task,
+    check_has_field,
+    check_known,
+    find_task,
+    make_task,
+    task_flag,
+)
 from revinc.tasks.reverse_increment import ReverseIncrement
 from revinc.tasks.sorting import Sort
 from revinc.tasks.task import (
@@ -16,9 +24,10 @@ from revinc.tasks.task import (
     DrawnTask,
     Task,
     draw_examples,
-    predicted_positions,
+    eval_positions,
     reading_cells,
 )
+from revinc.tasks.trusted_import import recorded_task
 
 __all__ = [
     "SAMPLE",
@@ -33,13 +42,17 @@ __all__ = [
     "ReverseIncrement",
     "Sort",
     "Task",
+    "build_task",
     "check_has_field",
     "check_known",
     "check_task",
     "described",
     "draw_examples",
+    "eval_positions",
     "find_task",
     "make_task",
-    "predicted_positions",
     "reading_cells",
+    "recordable",
+    "recorded_task",
+    "task_flag",
 ]

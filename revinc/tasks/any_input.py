@@ -1,51 +1,55 @@
-"""What tasks have in common whose answers follow from an input of any symbols."""
+"""The base class of tasks whose input may be any sequence of symbols; each has one answer."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
-from revinc.errors import UserError
 from revinc.philox import unit_interval
 from revinc.tasks.task import SAMPLE, DrawnTask, example_words
 from revinc.validation import require_int
 
 MOST_LISTED = 2**20
+"""The largest number of inputs that are listed; if there are more, examples are drawn."""
+
 LONGEST = 1024
 MOST_SYMBOLS = 4096
 
 
 class AnyInput(DrawnTask):
-    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where x is any sequence of symbols, and y follows from it.
+    """The base class of tasks ``[BOS, x0 .. x(L-1), y0 .. y(L-1)]``: a rule gives y for any x.
 
-    Up to 2**20 inputs are all listed, in the order of ``itertools.product``. More are drawn, each as likely.
+    Up to 2**20 inputs are listed, in the order of ``itertools.product``. If there are more,
+    examples are drawn, all equally likely.
 
     Raises:
         UserError: for a size below 1, above 1024 tokens of input or above 4096 symbols.
     """
 
+    symbols_field: ClassVar[str] = "n_symbols"
+    """The name of the field with the number of symbols."""
+
     @property
     @abstractmethod
     def length(self) -> int:
-        """Input tokens of a sequence. A subclass makes it a field."""
+        """The number of input tokens in a sequence. Subclasses make it a field."""
 
     @property
     @abstractmethod
     def n_symbols(self) -> int:
-        """Symbols, 0 .. n-1, that inputs are made of. A subclass makes it a field."""
+        """The number n of symbols, 0 .. n-1, that an input can hold. Subclasses make it a field."""
 
     @abstractmethod
     def answer(self, inputs: Int[np.ndarray, "n length"]) -> Int[np.ndarray, "n length"]:
-        """The symbols y of every input x."""
+        """The answers y to the inputs x, row by row."""
 
     def __post_init__(self) -> None:
-        for field, fewest, most in (("length", 1, LONGEST), ("n_symbols", 2, MOST_SYMBOLS)):
-            size = getattr(self, field)
-            require_int(field, size, at_least=fewest)
-            if size > most:
-                raise UserError(f"{field} must be at most {most}, not {size}")
+        super().__post_init__()
+        for field, fewest, most in (("length", 1, LONGEST), (self.symbols_field, 2, MOST_SYMBOLS)):
+            require_int(field, getattr(self, field), at_least=fewest, at_most=most)
 
     @property
     def is_drawn(self) -> bool:
@@ -64,14 +68,14 @@ class AnyInput(DrawnTask):
     @property
     def description(self) -> str:
         return (
-            f"After BOS come the tokens {span('x', self.length)}, each one of 0 to {self.n_symbols - 1}. "
-            f"The model predicts {span('y', self.length)}: {self.rule}."
+            f"After BOS come the tokens {span('x', self.length)}, each one of 0 to "
+            f"{self.n_symbols - 1}. The model predicts {span('y', self.length)}: {self.rule}."
         )
 
     @property
     @abstractmethod
     def rule(self) -> str:
-        """What y is, in words."""
+        """The answer y in words, such as "the same tokens in the same order"."""
 
     def loss_mask(self) -> Bool[np.ndarray, " seq"]:
         return np.arange(1 + 2 * self.length) > self.length
@@ -95,7 +99,7 @@ class AnyInput(DrawnTask):
         return (numbers // places % self.n_symbols).astype(np.int32)
 
     def _sample(self) -> Int[np.ndarray, "n_sequences length"]:
-        # With an input comes that of all the next symbols, and so on round: the analysis asks for such partners.
+        # Every input comes with its n_symbols - 1 cyclic shifts, with which the analysis pairs it.
         n_rounds = max(1, SAMPLE // self.n_symbols)
         firsts = self._inputs(example_words(self, 0, "sample", 0, n_rounds))
         shifts = np.arange(self.n_symbols, dtype=np.int32)[:, None, None]
@@ -107,5 +111,5 @@ class AnyInput(DrawnTask):
 
 
 def span(letter: str, length: int) -> str:
-    """``x0 … x3``, or ``x0`` alone."""
+    """The names of numbered positions, such as ``x0 … x3``, or ``x0`` if there is one."""
     return f"{letter}0" if length == 1 else f"{letter}0 … {letter}{length - 1}"

@@ -1,4 +1,4 @@
-"""The task to tell whether every bracket that opens is closed, and in its turn."""
+"""The task of telling whether a string of brackets is balanced."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
-from revinc.errors import UserError
-from revinc.fields import described
+from revinc.config_fields import checks_names, described, hold_plain_values
 from revinc.tasks.task import DrawnTask
-from revinc.validation import require_int
 
 OPEN, CLOSE, UNBALANCED, BALANCED, BOS = range(5)
 
-MOST_PAIRS = 512
 
-
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class Brackets(DrawnTask):
-    """``[BOS, b0 .. b(2n-1), answer]``: whether `pairs` opening and as many closing brackets are balanced.
+    """Telling whether brackets are balanced: ``[BOS, b0 .. b(2n-1), answer]`` where n is `pairs`.
 
-    Half of the examples are, and all have as many brackets of either kind, so counting does not tell. That is no
-    list of all strings, of which few are balanced: so examples are drawn, whatever their size.
+    Half of the examples are balanced. All have equally many brackets of both kinds, so counting
+    them is not enough. Few of all such strings are balanced, so examples are drawn, never listed.
 
     Raises:
         UserError: for fewer than 1 pair or more than 512.
@@ -31,12 +28,12 @@ class Brackets(DrawnTask):
 
     name: ClassVar[str] = "brackets"
 
-    pairs: int = described(6, help="opening brackets of a string, and as many closing ones")
+    pairs: int = described(
+        6, help="opening brackets of a string, and as many closing ones", at_least=1, at_most=512
+    )
 
     def __post_init__(self) -> None:
-        require_int("pairs", self.pairs, at_least=1)
-        if self.pairs > MOST_PAIRS:
-            raise UserError(f"pairs must be at most {MOST_PAIRS}, not {self.pairs}")
+        hold_plain_values(self)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:
@@ -72,10 +69,11 @@ class Brackets(DrawnTask):
 
 
 def balanced(words: UInt64[np.ndarray, "n odd"]) -> Int[np.ndarray, "n even"]:
-    """Balanced strings, each as likely, one bracket shorter than the rows of words.
+    """Draw a balanced string from each row of random words, all strings equally likely.
 
-    A shuffled string with one closing bracket too many has just one rotation that is balanced but for its last
-    bracket: that from where it first is deepest on (the cycle lemma of Dvoretzky and Motzkin, Duke Math. J. 14, 1947).
+    A shuffled string with one closing bracket too many has exactly one rotation that is balanced
+    except for its last bracket. It begins after the first of the string's deepest positions (the
+    cycle lemma of Dvoretzky and Motzkin, Duke Math. J. 14, 1947).
     """
     steps = shuffled_steps(words, n_up=words.shape[1] // 2)
     deepest = steps.cumsum(axis=1).argmin(axis=1)
@@ -84,10 +82,10 @@ def balanced(words: UInt64[np.ndarray, "n odd"]) -> Int[np.ndarray, "n even"]:
 
 
 def unbalanced(words: UInt64[np.ndarray, "n even"]) -> Int[np.ndarray, "n even"]:
-    """Strings with as many brackets of either kind that are not balanced, each as likely.
+    """Draw unbalanced strings with equally many brackets of both kinds, all equally likely.
 
-    Each is a string with two closing brackets too many, turned over from where it first closes too much on
-    (André's reflection, C. R. Acad. Sci. 105, 1887).
+    Each is a shuffled string with two closing brackets too many, whose brackets are flipped after
+    the first that closes too much (André's reflection, C. R. Acad. Sci. 105, 1887).
     """
     steps = shuffled_steps(words, n_up=words.shape[1] // 2 - 1)
     first = (steps.cumsum(axis=1) < 0).argmax(axis=1)
@@ -96,10 +94,10 @@ def unbalanced(words: UInt64[np.ndarray, "n even"]) -> Int[np.ndarray, "n even"]
 
 
 def shuffled_steps(words: UInt64[np.ndarray, "n steps"], n_up: int) -> Int[np.ndarray, "n steps"]:
-    """`n_up` times +1 and else -1 in a row, in the order of random words."""
+    """Make rows of `n_up` numbers +1 and otherwise -1, each shuffled by its row of random words."""
     return np.where(words.argsort(axis=1, kind="stable") < n_up, 1, -1)
 
 
 def as_brackets(steps: Int[np.ndarray, "n steps"]) -> Int[np.ndarray, "n steps"]:
-    """The token of every step."""
+    """Convert numbers to bracket tokens: +1 to an opening bracket, -1 to a closing one."""
     return np.where(steps > 0, OPEN, CLOSE)

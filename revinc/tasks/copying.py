@@ -1,4 +1,4 @@
-"""The task to say again what was said."""
+"""The task of repeating the input."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int
 
-from revinc.fields import described
+from revinc.config_fields import checks_names, described
 from revinc.tasks.any_input import AnyInput
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class Copy(AnyInput):
-    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x.
+    """Repeating the input: ``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x.
 
-    Listed or drawn as `AnyInput` says.
+    Examples are listed or drawn as `AnyInput` says.
 
     Raises:
         UserError: for a size that `AnyInput` refuses.
@@ -24,8 +25,8 @@ class Copy(AnyInput):
 
     name: ClassVar[str] = "copy"
 
-    length: int = described(4, help="tokens that are copied")
-    n_symbols: int = described(8, help="symbols, 0 .. n-1, that they are")
+    length: int = described(4, help="tokens to copy")
+    n_symbols: int = described(8, help="number of symbols, 0 .. n-1")
 
     @property
     def rule(self) -> str:

@@ -1,4 +1,4 @@
-"""Running sums, of which parity is the one modulo 2."""
+"""The task of running sums modulo a number; with modulus 2 it is bit parity."""
 
 from __future__ import annotations
 
@@ -8,29 +8,26 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int
 
-from revinc.fields import described
+from revinc.config_fields import checks_names, described
 from revinc.tasks.any_input import AnyInput
-from revinc.validation import require_int
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class CumulativeSum(AnyInput):
-    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where yi is x0 + .. + xi modulo `modulus`: parity, if it is 2.
+    """Running sums: ``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where yi is x0 + .. + xi mod `modulus`.
 
-    Listed or drawn as `AnyInput` says.
+    Examples are listed or drawn as `AnyInput` says.
 
     Raises:
         UserError: for a modulus below 2, or a size that `AnyInput` refuses.
     """
 
     name: ClassVar[str] = "cumulative_sum"
+    symbols_field: ClassVar[str] = "modulus"
 
-    length: int = described(8, help="tokens that are added up")
-    modulus: int = described(2, help="numbers, 0 .. modulus-1, that they are; 2 makes it parity")
-
-    def __post_init__(self) -> None:
-        require_int("modulus", self.modulus, at_least=2)
-        super().__post_init__()
+    length: int = described(8, help="tokens to add up")
+    modulus: int = described(2, help="number of symbols, 0 .. modulus-1; 2 makes it parity")
 
     @property
     def n_symbols(self) -> int:

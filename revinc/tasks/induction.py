@@ -1,4 +1,6 @@
-"""Repeated random tokens, on which induction heads show (Olsson et al., 2022, arXiv:2209.11895)."""
+"""The task of repeated random tokens, which forms induction heads (Olsson et al., 2022,
+arXiv:2209.11895).
+"""
 
 from __future__ import annotations
 
@@ -8,17 +10,17 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Int
 
-from revinc.fields import described
+from revinc.config_fields import checks_names, described, hold_plain_values
 from revinc.tasks.any_input import AnyInput
-from revinc.validation import require_int
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class Induction(AnyInput):
-    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x again, asked for from its second token on.
+    """Repeated tokens: ``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x, and y1 .. are predicted.
 
-    The first token of the repetition tells where in x it is; so each answer follows an earlier occurrence of
-    the token before it. Listed or drawn as `AnyInput` says.
+    Every answer is the token that followed an earlier occurrence of the token before it. Examples
+    are listed or drawn as `AnyInput` says.
 
     Raises:
         UserError: for a length below 2, or a size that `AnyInput` refuses.
@@ -26,12 +28,12 @@ class Induction(AnyInput):
 
     name: ClassVar[str] = "induction"
 
-    length: int = described(8, help="random tokens, which come twice")
-    n_symbols: int = described(16, help="symbols, 0 .. n-1, that they are")
+    length: int = described(8, help="random tokens, which come twice", at_least=2)
+    n_symbols: int = described(16, help="number of symbols, 0 .. n-1")
 
     def __post_init__(self) -> None:
+        hold_plain_values(self)
         super().__post_init__()
-        require_int("length", self.length, at_least=2)
 
     @property
     def rule(self) -> str:

@@ -1,4 +1,4 @@
-"""The task on which grokking was taken apart (Nanda et al., 2023, arXiv:2301.05217)."""
+"""Modular addition, the task of the study of grokking (Nanda et al., 2023, arXiv:2301.05217)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Bool, Int
 
-from revinc.errors import UserError
-from revinc.fields import described
+from revinc.config_fields import checks_names, described, hold_plain_values
 from revinc.tasks.task import Task
-from revinc.validation import require_int
-
-LARGEST_MODULUS = 1024
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class ModularAddition(Task):
-    """``[a, b, =, c]`` where c is a + b modulo `modulus`: all pairs, a first, in the order of ``itertools.product``.
+    """Modular addition: ``[a, b, =, c]`` where c is a + b modulo `modulus`, for all pairs (a, b).
 
     The defaults are those of the paper: 113 * 113 sequences of 4 tokens, "=" being token 113.
 
@@ -28,15 +25,12 @@ class ModularAddition(Task):
 
     name: ClassVar[str] = "modular_addition"
 
-    modulus: int = described(113, help="numbers, 0 .. modulus-1, that are added")
+    modulus: int = described(
+        113, help="numbers to add are 0 .. modulus-1", at_least=2, at_most=1024
+    )
 
     def __post_init__(self) -> None:
-        require_int("modulus", self.modulus, at_least=2)
-        if self.modulus > LARGEST_MODULUS:
-            raise UserError(
-                f"modulus={self.modulus} makes more than {LARGEST_MODULUS}**2 sequences; "
-                "this task lists them all, so choose a smaller modulus"
-            )
+        hold_plain_values(self)
 
     @property
     def vocabulary(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The tutorial's task, of any length and modulus."""
+"""The tutorial's task, reverse the input and add a number, for any length and number of symbols."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Int
 
-from revinc.fields import described
+from revinc.config_fields import checks_names, described, hold_plain_values
 from revinc.tasks.any_input import AnyInput
-from revinc.validation import require_bool, require_int
 
 
+@checks_names
 @dataclass(frozen=True, kw_only=True)
 class ReverseIncrement(AnyInput):
-    """``[BOS, x0 .. x(L-1), y0 .. y(L-1)]`` where y is x reversed, plus `shift`, modulo `n_symbols`.
+    """The tutorial's task: ``[BOS, x0 .. x(L-1), y0 .. y(L-1)]``, y being x reversed plus `shift`.
 
-    The defaults are the tutorial's task: 256 sequences of 9 tokens, BOS = 4. Which are listed and which drawn,
-    `AnyInput` says.
+    The sum is modulo `n_symbols`. The defaults are the tutorial's: 256 sequences of 9 tokens,
+    BOS = 4. Examples are listed or drawn as `AnyInput` says.
 
     Raises:
         UserError: for a field of another type, or a size that `AnyInput` refuses.
@@ -27,14 +27,15 @@ class ReverseIncrement(AnyInput):
     name: ClassVar[str] = "reverse_increment"
 
     length: int = described(4, help="input tokens of a sequence")
-    n_symbols: int = described(4, help="symbols, 0 .. n-1, that inputs and outputs are made of")
-    shift: int = described(1, help="added to every symbol, modulo n-symbols")
+    n_symbols: int = described(4, help="number of symbols, 0 .. n-1, of inputs and outputs")
+    shift: int = described(
+        1, help="added to every symbol, modulo n_symbols", at_least=-(10**30), at_most=10**30
+    )
     reverse: bool = described(True, help="whether the outputs come in reversed order")
 
     def __post_init__(self) -> None:
+        hold_plain_values(self)
         super().__post_init__()
-        require_int("shift", self.shift)
-        require_bool("reverse", self.reverse)
 
     @property
     def title(self) -> str:

@@ -5,7 +5,7 @@ from benchmarks.results import Entry, Point, Results
 
 @pytest.fixture
 def make_entry():
-    """A function that makes the entry of a contender that took these seconds for a step of one model."""
+    """A function that makes the entry of a contender from its seconds per model-step."""
 
     def make(name, framework, seconds, width=1, steps=10, **more):
         return Entry(

@@ -1,9 +1,11 @@
 import dataclasses
+import sys
 
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.__main__ import PARTS, chosen, main
+from benchmarks import fused
+from benchmarks.__main__ import PARTS, main, select
 from benchmarks.contender import Contender
 from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
 from benchmarks.results import Results
@@ -32,13 +34,13 @@ def test_an_unknown_name_lists_the_known_ones(capsys, tmp_path):
     ],
 )
 def test_names_choose_parts_and_contenders(only, quick, parts, names):
-    choice = chosen(only, KNOWN, quick)
-    assert (choice.parts, choice.names) == (parts, names)
+    selection = select(only, KNOWN, quick)
+    assert (selection.parts, selection.names) == (parts, names)
 
 
 def test_a_sweep_of_none_of_its_contenders_is_refused():
     with pytest.raises(UserError, match="sweeps compare"):
-        chosen(["sweeps", "transformer-lens"], KNOWN, False)
+        select(["sweeps", "transformer-lens"], KNOWN, False)
 
 
 def test_contenders_have_keys_of_their_own():
@@ -55,7 +57,7 @@ def test_both_transformer_lens_are_listed_and_one_of_them_can_be_installed():
 def test_sweeps_have_the_tutorials_recipe_among_their_points():
     assert [c.name for c in sweep_contenders(IN_SWEEPS)] == list(IN_SWEEPS)
     for sweep in SWEEPS.values():
-        assert PRESETS["tutorial"] in [sweep.recipe(value) for value in sweep.values]
+        assert PRESETS["tutorial"] in [sweep.config_at(value) for value in sweep.values]
 
 
 def test_two_contenders_from_the_command_to_the_page(monkeypatch, tmp_path, capsys):
@@ -76,3 +78,29 @@ def test_two_contenders_from_the_command_to_the_page(monkeypatch, tmp_path, caps
     before = (tmp_path / "README.md").read_text()
     assert main(["--redraw", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "argv", [["--out", ""], ["--out", "a\0b"], ["--out", "file"], ["--only", "x" * 10**4]]
+)
+def test_odd_flags_end_in_a_sentence(capsys, monkeypatch, tmp_path, argv):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command, "benchmark", None)
+    try:
+        status = main([*argv, "--quick"])
+    except SystemExit as stop:  # argparse
+        status = stop.code
+    assert status == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert len(said) < 5000
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "x", "1.5", "٣", "9" * 400])
+def test_rounds_are_at_least_one(capsys, monkeypatch, rounds):
+    monkeypatch.setattr(sys, "argv", ["benchmarks.fused", f"--rounds={rounds}"])
+    with pytest.raises(SystemExit) as stop:
+        fused.main()
+    assert stop.value.code == 2
+    assert "argument --rounds: " in capsys.readouterr().err

@@ -29,3 +29,18 @@ def test_another_format_is_refused(results, tmp_path):
 def test_missing_results_are_the_users_to_mend(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         Results.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format_version": 1}', '{"x": ' * 100_000])
+def test_damaged_results_are_the_users_to_mend(tmp_path, text):
+    (tmp_path / FILE).write_text(text)
+    with pytest.raises(UserError, match="damaged"):
+        Results.load(tmp_path)
+
+
+def test_results_that_lack_a_part_are_the_users_to_mend(results, tmp_path):
+    results.save(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps(content | {"entries": [{"key": "x"}]}))
+    with pytest.raises(UserError, match="damaged"):
+        Results.load(tmp_path)

@@ -1,11 +1,12 @@
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from benchmarks.contender import Contender, Job
-from benchmarks.entrants import Effort, Field, measure
+from benchmarks.entrants import Effort, Race, measure
 from benchmarks.same_training import AnotherTraining
 from benchmarks.worker import Session, Worker, WorkerFailed, peak_host_bytes, serve
 
@@ -21,22 +22,36 @@ BRIEF = Effort(rounds=2, seconds=0.0, starts=("cold",))
 
 
 @pytest.fixture(scope="module")
-def field(tutorial, tmp_path_factory):
-    return Field(tutorial, 1, tmp_path_factory.mktemp("field"), judged=1)
+def race(tutorial, tmp_path_factory):
+    return Race(tutorial, 1, tmp_path_factory.mktemp("race"), judged=1)
 
 
-def test_a_session_trains_what_it_is_asked_for(field):
+def test_a_session_trains_what_it_is_asked_for(race):
     session = Session()
-    answer = session.answer("first", job=field.job(EAGER).to_dict(), n_steps=4, n_losses=1)
+    answer = session.answer("first", job=race.job(EAGER).to_dict(), n_steps=4, n_losses=1)
     assert np.shape(answer["losses"]) == (1, 4)
     assert answer["device"] == "cpu"
     assert session.answer("run", n_steps=150)["seconds"] > 0
     assert session.answer("memory") == {"host": peak_host_bytes(), "device": None}
 
 
-def test_a_job_survives_json(field):
-    job = field.job(EAGER)
+def test_a_job_survives_json(race):
+    job = race.job(EAGER)
     assert Job.from_dict(json.loads(json.dumps(job.to_dict()))) == job
+
+
+def test_the_other_process_imports_the_task_of_its_job(race, tmp_path, monkeypatch):
+    (tmp_path / "sent_task.py").write_text(
+        "from dataclasses import dataclass\nfrom revinc.tasks import ReverseIncrement\n"
+        "@dataclass(frozen=True)\nclass Mine(ReverseIncrement):\n    pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    job = race.job(EAGER)
+    sent = json.loads(json.dumps(job.to_dict()))
+    sent["cfg"]["task"]["name"] = "sent_task:Mine"
+    assert Job.from_dict(sent).cfg.task.name == "sent_task:Mine"
+    del sys.modules["sent_task"]
 
 
 def test_what_goes_wrong_is_an_answer():
@@ -47,8 +62,8 @@ def test_what_goes_wrong_is_an_answer():
     assert "AttributeError" in second["error"]
 
 
-def test_a_process_that_fails_says_why(field, tmp_path):
-    with Worker(field.job(NOWHERE), tmp_path) as worker, pytest.raises(WorkerFailed) as failed:
+def test_a_process_that_fails_says_why(race, tmp_path):
+    with Worker(race.job(NOWHERE), tmp_path) as worker, pytest.raises(WorkerFailed) as failed:
         worker.ask("first", job=worker.job.to_dict(), n_steps=1, n_losses=1)
     assert "No module named 'benchmarks.nowhere'" in str(failed.value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import signal
 import subprocess
 from typing import NamedTuple
@@ -20,7 +21,7 @@ class Outcome(NamedTuple):
 def run_cli(capsys):
     """A function that runs the command line in this process."""
     from jax_revinc.__main__ import make_parser
-    from revinc.cli import run_command
+    from revinc.command_errors import run_command
 
     def run(*argv):
         capsys.readouterr()
@@ -58,3 +59,21 @@ def hand_built():
     from hand_built import hand_built
 
     return functools.cache(hand_built)
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Ten models in three chunks, the last of which is not full; every second diverges. Copy its folder before you
+    change it."""
+    from populations import RECIPE, SMALL, WIDTH
+
+    from jax_revinc.population import train_population
+
+    out = tmp_path_factory.mktemp("populations") / "small"
+    return train_population(RECIPE, SMALL, out, width=WIDTH)
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    """A copy of the store of `small`, to add to or damage."""
+    return shutil.copytree(small.path, tmp_path / "copy")

@@ -5,12 +5,17 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hostile_task import SHOWN, Hostile
+from safetensors.numpy import load_file, save_file
 
-from jax_revinc import Run
+from jax_revinc import Run, TrainConfig, train
 from revinc import runs
+from revinc.checksums import CHECKSUMS
+from revinc.printable_text import printable
 
 
 @pytest.fixture
@@ -48,17 +53,20 @@ BAD_VALUES = [
     ("--b2 1.5", "b2 must be"),
     ("--adam-eps nan", "adam_eps must be"),
     ("--optimizer adamm", "did you mean adam"),
-    ("--optimizer sgd", "optimizer='sgd' takes no weight_decay (but lr, momentum)"),
+    ("--optimizer sgd", "optimizer='sgd' takes no weight_decay (it takes lr, momentum)"),
     ("--momentum 0.9", "optimizer='adamw' takes no momentum"),
     ("--warmup-steps 4000", "warmup_steps=4000 leaves no update"),
     ("--clip-grad-norm 0", "clip_grad_norm must be a finite number above 0"),
     ("--label-smoothing 1", "label_smoothing must be"),
-    ("--loss-on answers", "loss_on='answers'"),
-    ("--log tensorbord", "log 'tensorbord' is unknown; did you mean tensorboard?"),
+    ("--loss-on answers", "unknown loss_on 'answers'; choose from task, all"),
+    (
+        "--log tensorbord",
+        "unknown log 'tensorbord'; choose from tensorboard, wandb; did you mean tensorboard?",
+    ),
     ("--train-fraction 0", "train_fraction must be"),
     ("--train-fraction 1", "train_fraction must be"),
     ("--train-fraction 0.001", "train_fraction=0.001 leaves 0 of 256"),
-    ("--split sufix", "split='sufix'"),
+    ("--split sufix", "unknown split 'sufix'; choose from prefix, random"),
     ("--seed -1", "seed must be at least 0"),
     ("--init-seed 4294967296", "init_seed must be below 2**32"),
     ("--snapshots 4001", "snapshots: step 4001"),
@@ -66,12 +74,15 @@ BAD_VALUES = [
     ("--snapshots ten", "snapshots: 'ten'"),
     ("--snapshots ²", "snapshots: '²'"),
     ("--snapshots -1", "snapshots: '-1'"),
-    ("--preset tutorail", "preset 'tutorail' is unknown; did you mean tutorial?"),
-    ("--task reverse", "task 'reverse' is unknown"),
+    (
+        "--preset tutorail",
+        "unknown preset 'tutorail'; choose from tutorial, reliable, grokking; did you mean tutorial?",
+    ),
+    ("--task reverse", "unknown task 'reverse'; choose from reverse_increment, "),
     ("--length 0", "length must be at least 1"),
     ("--length 1025", "length must be at most 1024"),
-    ("--length 20 --split random", "split='random' is of no use"),
-    ("--length 20 --train-fraction 0.5", "train_fraction=0.5 is of no use"),
+    ("--length 20 --split random", "split='random' has no effect"),
+    ("--length 20 --train-fraction 0.5", "train_fraction=0.5 has no effect"),
     ("--task copy --shift 2", "task copy has no field 'shift'; it has length, n_symbols"),
     ("--n-symbols 1", "n_symbols must be at least 2"),
     ("--n-symbols 99999999999999999999", "n_symbols must be at most 4096"),
@@ -81,18 +92,27 @@ BAD_VALUES = [
     ("--d-head 0", "d_head must be at least 1"),
     ("--n-heads 0", "n_heads must be at least 1"),
     ("--d-mlp 0", "d_mlp must be at least 1"),
-    ("--n-ctx 7", "n_ctx=7 is shorter than what the model is fed, the task's sequences of 9"),
+    ("--n-ctx 7", "n_ctx=7 is shorter than the model's input, which is a sequence of 9 tokens"),
     ("--length 5 --n-ctx 9", "n_ctx=9 is shorter"),
     ("--d-vocab 4", "d_vocab=4 is smaller than the task's vocabulary of 5"),
     ("--d-vocab-out 3", "d_vocab_out=3 is smaller"),
-    ("--act-fn swish", "act_fn='swish' is not implemented"),
-    ("--normalization-type rms", "normalization_type='rms' is not implemented"),
-    ("--dtype bfloat16", "dtype='bfloat16' is not implemented"),
-    ("--positional-embedding-type sinusoidal", "positional_embedding_type='sinusoidal'"),
+    ("--act-fn swish", "unknown act_fn 'swish'; choose from relu, "),
+    (
+        "--normalization-type rms",
+        "unknown normalization_type 'rms'; choose from LN, LNPre, RMS, RMSPre, None; did you mean RMS?",
+    ),
+    (
+        "--dtype bfloat16",
+        "unknown dtype 'bfloat16'; choose from float32, float64; did you mean float64 or float32?",
+    ),
+    ("--positional-embedding-type sinusoidal", "unknown positional_embedding_type 'sinusoidal'"),
     ("--rotary-dim 2", "rotary_dim=2 has no effect unless positional_embedding_type='rotary'"),
-    ("--use-local-attn --window-size 2 --attn-types local", "attn_types: 2 of global or local"),
-    ("--attention-dir both", "attention_dir='both'"),
-    ("--init-mode kaiming", "init_mode='kaiming'"),
+    (
+        "--use-local-attn --window-size 2 --attn-types local",
+        "attn_types, global or local for each of the 2 layers",
+    ),
+    ("--attention-dir both", "unknown attention_dir 'both'"),
+    ("--init-mode kaiming", "unknown init_mode 'kaiming'"),
     ("--eps -1", "eps must be"),
     ("--initializer-range nan", "initializer_range must be"),
     ("--resume --overwrite", "exclude each other"),
@@ -175,10 +195,12 @@ def test_overwrite_replaces_a_run(run_cli, run_folder):
     assert Run.load(run_folder).snapshot_steps == [0, 100]
 
 
-def test_overwrite_deletes_nothing_of_a_folder_that_is_no_run(run_cli, tmp_path):
+def test_overwrite_deletes_nothing_of_a_folder_that_is_no_run(run_cli, tmp_path, monkeypatch):
     folder = tmp_path / "thesis"
     folder.mkdir()
     (folder / "thesis.tex").write_text("years of work")
+    # It is refused before anything is built.
+    monkeypatch.setattr("jax_revinc.training.choose_engine", pytest.fail)
     outcome = run_cli("train", "--out", folder, "--overwrite")
     assert_one_sentence(outcome, folder)
     assert [file.name for file in files_below(folder)] == ["thesis.tex"]
@@ -220,6 +242,7 @@ def edit_config(folder, edit):
 
 def test_resume_under_another_engine_is_refused(run_cli, run_folder):
     edit_config(run_folder, lambda record: record["engine"].update(platform="abacus"))
+    (run_folder / CHECKSUMS).unlink()  # they know of no other engine
     (run_folder / runs.WEIGHTS).unlink()
     before = files_below(run_folder)
     assert_one_sentence(run_cli("train", "--out", run_folder, "--resume"), "abacus", "xla")
@@ -291,3 +314,73 @@ def test_a_real_process_reports_as_well(tmp_path, argv, phrase):
     assert process.stdout == ""
     assert phrase in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
+
+
+@pytest.fixture(scope="module")
+def odd_run(tmp_path_factory):
+    """A short run whose folder, task and vocabulary hold markup, escapes and HTML."""
+    folder = tmp_path_factory.mktemp("odd") / "<script>x[red]\x1b[31m\n\u202e"
+    cfg = replace(
+        TrainConfig(),
+        model=TrainConfig().model.replace(d_vocab=5, d_vocab_out=5, n_ctx=3),
+        task=Hostile(),
+        split="random",
+        batch_size=4,
+        steps=20,
+    )
+    return train(cfg, folder, engine="xla")
+
+
+def assert_text(printed):
+    """That no terminal obeys what was printed."""
+    assert printed
+    assert [line for line in printed.splitlines() if printable(line) != line] == []
+
+
+def test_odd_words_are_inspected_as_text(run_cli, odd_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    outcome = run_cli("inspect", odd_run.path, "--tables", "claims", "circuits")
+    assert (outcome.status, outcome.err) == (0, [])
+    assert_text(outcome.out)
+    for word in SHOWN:
+        assert word in outcome.out
+
+
+def test_odd_names_are_said_as_text(run_cli, odd_run):
+    again = run_cli("train", "--out", odd_run.path)
+    assert_one_sentence(again, printable(odd_run.path), "--resume")
+    resumed = run_cli("train", "--resume", "--out", odd_run.path, "--engine", "xla")
+    assert (resumed.status, resumed.err) == (0, [])
+    assert f"Page to open: {printable(odd_run.path)}/report.html\n" in resumed.out
+    assert_text(resumed.out)
+
+
+def test_the_page_shows_odd_names_as_text(run_cli, odd_run):
+    reported = run_cli("report", odd_run.path)
+    assert reported.out == f"Page to open: {printable(odd_run.path)}/report.html\n"
+    page = (odd_run.path / "report.html").read_text(encoding="utf-8")
+    assert [tag for tag in ("<script>alert", "<img src=x") if tag in page] == []
+    assert_text(re.sub("<script.*?</script>", "", page, flags=re.DOTALL).replace("\t", " "))
+    run_name = r"&lt;script&gt;x[red]\x1b[31m\n\u202e"
+    title = r"[red]&lt;b&gt;title\u2066"
+    assert [words for words in (run_name, title) if words not in page] == []
+    figures = json.loads(re.search(r'id="pictures">(.*?)</script>', page, re.DOTALL)[1])
+    (drawn,) = figures["pictures"]["direct"]["figure"]["data"]
+    assert drawn["x"] == [word.replace("<", "&lt;").replace(">", "&gt;") for word in SHOWN]
+
+
+def test_a_tensor_with_an_odd_name_is_named_as_text(run_cli, run_folder):
+    weights = load_file(run_folder / runs.WEIGHTS)
+    save_file(weights | {"\x1b]0;owned\x07\n[/b]": np.zeros(1)}, run_folder / runs.WEIGHTS)
+    outcome = run_cli("inspect", run_folder)
+    assert_one_sentence(outcome)
+    assert_text(outcome.err[0])
+
+
+def test_a_path_that_is_not_utf8_is_trained_in_and_looked_into(run_cli, tmp_path):
+    folder = tmp_path / "n\udcffx"
+    outcome = run_cli("train", "--out", folder, "--steps", 20, "--engine", "xla")
+    assert (outcome.status, outcome.err) == (0, [])
+    assert r"n\xffx/report.html" in outcome.out
+    assert run_cli("report", folder).status == 0
+    assert "n\\xffx" in (folder / runs.REPORT).read_text(encoding="utf-8")

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from jax_revinc import TrainConfig, numerics, train
-from jax_revinc.engines import XlaEngine
-from jax_revinc.engines.programs import make_recipe
+from jax_revinc.engines import make_engine
+from jax_revinc.engines.compiled_programs import make_program_key
 from jax_revinc.engines.xla import advance, count
-from jax_revinc.optimizer import optimizer_numbers
+from jax_revinc.optimizer import optimizer_settings
 from jax_revinc.training import draw_weights
+from revinc.batch_schedule import draw_batches
 from revinc.dataset import make_dataset
-from revinc.schedule import draw_batches
 
 CFG = TrainConfig(steps=200)
 
@@ -19,12 +19,12 @@ CFG = TrainConfig(steps=200)
 @pytest.fixture(scope="module")
 def lower():
     """A function that lowers the training loop for a platform."""
-    data, (_, rates) = make_dataset(CFG), optimizer_numbers(CFG)
+    data, (_, rates) = make_dataset(CFG), optimizer_settings(CFG)
     batches = draw_batches(0, data.train_rows, CFG.batch_size, 0, 100)
     with numerics(CFG.model):
-        state = XlaEngine(CFG).start(draw_weights(CFG))
+        state = make_engine(CFG).start(draw_weights(CFG))
         traced = advance.trace(
-            make_recipe(CFG, data),
+            make_program_key(CFG),
             rates,
             state,
             data.tokens,
@@ -50,8 +50,8 @@ def test_a_precision_that_the_user_chose_is_left():
     data = make_dataset(CFG)
     with jax.default_matmul_precision("bfloat16"), numerics(CFG.model):
         masks = data.train_mask[None]
-        recipe = make_recipe(CFG, data)
-        text = count.lower(recipe, draw_weights(CFG), data.tokens, masks).as_text()
+        state = draw_weights(CFG), None
+        text = count.lower(make_program_key(CFG), state, data.tokens, masks).as_text()
     assert "HIGHEST" not in text
 
 

@@ -107,7 +107,9 @@ def test_a_cache_is_indexed_by_names_and_shorthands(cache, key, value):
     assert key in cache
 
 
-@pytest.mark.parametrize("key", [("pattern", 2), ("pattern", -3), "hook_embedd", ("q", 0)])
+@pytest.mark.parametrize(
+    "key", [("pattern", 2), ("pattern", -3), "hook_embedd", ("q", 0), 0, (1, 2), ("pattern", 0.5)]
+)
 def test_a_missing_activation_is_a_key_error_that_names_it(cache, key):
     assert key not in cache
     with pytest.raises(KeyError, match="is not in the cache"):
@@ -150,7 +152,7 @@ def test_an_unknown_name_lists_the_near_ones():
         select_names("blocks.0.attn.hook_qq", KNOWN)
     with pytest.raises(UserError, match=r"no hook 'zzz'$"):
         select_names(["hook_embed", "zzz"], KNOWN)
-    with pytest.raises(UserError, match="picks none of the 4"):
+    with pytest.raises(UserError, match="picks none of the model's 4"):
         select_names(lambda name: False, KNOWN)
 
 
@@ -184,3 +186,9 @@ def test_a_filter_of_another_kind_is_refused_and_a_shorthand_explained():
         select_names(3, KNOWN)
     with pytest.raises(UserError, match=r"did you mean blocks\.0\.attn\.hook_q\?"):
         select_names("q0", KNOWN)
+
+
+def test_a_hook_that_returns_complex_numbers_is_refused():
+    tap = editing([("hook_embed", lambda a, hook: a + 0j)], KNOWN)
+    with pytest.raises(UserError, match=r"hook_embed returned .*, not an array of real numbers"):
+        tap("hook_embed", np.zeros((1, 2), np.float32))

@@ -11,6 +11,8 @@ from jax_revinc import HookedTransformer, numerics
 from jax_revinc.init import init_params
 from revinc.weights import parameter_shapes
 
+pytestmark = pytest.mark.optimized
+
 FALSE_ALARM = 1e-9
 """Chance that the statistical test fails on a perfect generator (its seed is fixed besides)."""
 

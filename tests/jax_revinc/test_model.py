@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from model_family import case
 
 from jax_revinc import PRESETS, ActivationCache, HookedTransformer, UserError, numerics
 from jax_revinc.model import hook_names
@@ -161,6 +165,13 @@ def test_tokens_may_be_any_integers(model64, tokens, form):
         ([["0"]], "integers"),
         ([[[0, 1]]], r"\[batch, pos\], not \[1, 1, 2\]"),
         (3, r"\[batch, pos\], not \[\]"),
+        ([], r"\[batch, pos\], and not be empty, not \[1, 0\]"),
+        (np.zeros((0, 3), int), "not be empty"),
+        ([[0, 1], [2]], "sequences of equal length"),
+        (None, r"\[batch, pos\]"),
+        ("01", r"\[batch, pos\]"),
+        ([[0, 2**70]], "integers, not object"),
+        ([[0, 2**40]], "found 1099511627776"),
         ([[0] * 10], "10 tokens are longer than n_ctx=9"),
     ],
 )
@@ -168,6 +179,30 @@ def test_bad_tokens_are_refused_by_what_is_wrong(model64, bad, phrase):
     for call in (model64, model64.run_with_cache, model64.run_with_hooks):
         with pytest.raises(UserError, match=phrase):
             call(bad)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "uint32", "int64", "uint64"])
+def test_a_short_integer_type_does_not_overflow(random_weights, dtype):
+    """Ids of a type whose largest number the vocabulary may exceed."""
+    cfg = PRESETS["tutorial"].model.replace(d_vocab=300, d_vocab_out=300)
+    model = HookedTransformer(cfg, params=random_weights(cfg))
+    ids = [[0, 1, 127, 5]]
+    expected = model(ids, return_type="loss")
+    with jax.enable_x64(True):
+        of_jax = jnp.array(ids, dtype)
+    for tokens in (np.array(ids, dtype), of_jax):
+        assert model(tokens, return_type="loss") == expected
+        assert jax.jit(lambda t: model(t, return_type="loss"))(tokens) == pytest.approx(
+            float(expected), rel=1e-5
+        )
+
+
+def test_a_target_outside_the_vocabulary_makes_the_loss_nan_under_jit(model64):
+    loss = jax.jit(lambda tokens: model64(tokens, return_type="loss"))
+    assert np.isfinite(loss(np.array([[4, 0, 1]])))
+    assert np.isnan(loss(np.array([[4, 0, 7]])))
+    fed = jax.jit(model64)
+    np.testing.assert_array_equal(fed(np.array([[4, 0, 7]])), fed(np.array([[4, 0, 4]])))
 
 
 def test_shapes_and_types_are_checked_under_jit_too(model64):
@@ -284,6 +319,39 @@ def test_a_hook_that_returns_none_only_looks(model64, tokens):
     assert seen[0][1].shape == (5, 8, 1, 2)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32", "bool"])
+def test_a_hook_does_not_change_the_type_of_an_activation(scratch_model, tokens, dtype):
+    _, cache = scratch_model.run_with_cache(
+        tokens, fwd_hooks=[(lambda name: True, lambda x, hook: x.astype(dtype))]
+    )
+    assert {activation.dtype.name for activation in cache.values()} == {"float32"}
+
+
+@pytest.mark.parametrize("returned", ["x", [[1], [1, 2]], object()])
+def test_a_hook_that_returns_no_activation_is_refused(scratch_model, tokens, returned):
+    kind = type(returned).__name__
+    with pytest.raises(
+        UserError, match=f"hook function on {RESID} returned a value of type {kind}"
+    ):
+        scratch_model.run_with_hooks(tokens, fwd_hooks=[(RESID, lambda x, hook: returned)])
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, copy.copy, lambda m: pickle.loads(pickle.dumps(m))]
+)
+@pytest.mark.parametrize("name", ["tutorial", "rotary", "grouped, all hooks", "soft caps", "local"])
+def test_a_model_can_be_copied_and_pickled(random_weights, tokens, name, copied):
+    cfg = case(name)
+    model = HookedTransformer(cfg, params=random_weights(cfg))
+    other = copied(model)
+    assert other.cfg == cfg
+    assert jax.tree.structure(other) == jax.tree.structure(model)
+    np.testing.assert_array_equal(other(tokens), model(tokens))
+    changed = {n: 2 * weight for n, weight in random_weights(cfg).items()}
+    other.load_state_dict(changed)
+    np.testing.assert_array_equal(model.state_dict()["embed.W_E"] * 2, changed["embed.W_E"])
+
+
 def test_hooks_last_for_one_call(model64, tokens):
     clean = model64(tokens)
     model64.run_with_hooks(tokens, fwd_hooks=[(RESID, add(1))])
@@ -321,7 +389,9 @@ def test_an_unknown_hook_name_lists_the_near_ones(model64, tokens):
 
 @pytest.mark.parametrize("change", [lambda x: x[:, :-1], lambda x: x.sum(), lambda x: x[None]])
 def test_a_hook_that_changes_a_shape_is_refused(model64, tokens, change):
-    with pytest.raises(UserError, match=rf"hook on {RESID} returned shape .* of \[5, 8, 4\]"):
+    with pytest.raises(
+        UserError, match=rf"hook function on {RESID} returned an array of shape .* of \[5, 8, 4\]"
+    ):
         model64.run_with_hooks(tokens, fwd_hooks=[(RESID, lambda x, hook: change(x))])
 
 
@@ -475,7 +545,7 @@ def test_float32_stays_float32(scratch_model, tokens):
 
 
 def test_a_hook_beyond_the_end_of_the_pass_is_refused(model64, tokens):
-    with pytest.raises(UserError, match=r"stops before unembed\.hook_out"):
+    with pytest.raises(UserError, match=r"does not compute unembed\.hook_out"):
         model64.run_with_cache(tokens, return_type=None, names_filter="unembed.hook_out")
     assert len(model64.run_with_cache(tokens, return_type=None)[1]) == 38
 
@@ -492,8 +562,17 @@ def test_parameters_are_cast_and_must_be_floats(tutorial, random_weights):
     cfg = tutorial.model.replace(dtype="float64")
     narrow = {name: w.astype(np.float32) for name, w in random_weights(cfg).items()}
     assert HookedTransformer(cfg, params=narrow).params["embed.W_E"].dtype == np.float64
-    with pytest.raises(UserError, match=r"embed\.W_E holds int32"):
+    with pytest.raises(UserError, match=r"embed\.W_E must hold floats, not int32"):
         HookedTransformer(cfg, params=narrow | {"embed.W_E": np.zeros((5, 4), np.int32)})
+
+
+def test_other_arguments_of_a_model_are_refused_in_a_sentence(tutorial):
+    with pytest.raises(UserError, match="cfg must be a HookedTransformerConfig, not dict"):
+        HookedTransformer({"d_model": 4}, rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="params must be a dict of arrays, not list"):
+        HookedTransformer(tutorial.model, params=[1, 2])
+    with pytest.raises(UserError, match=r"parameter embed\.W_E is not an array of numbers"):
+        HookedTransformer(tutorial.model, params={"embed.W_E": "zero"})
 
 
 def test_rngs_must_be_rngs(tutorial):

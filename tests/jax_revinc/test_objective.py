@@ -88,7 +88,7 @@ def test_the_loss_on_all_tokens_is_the_models_own(tutorial, model64):
         tutorial, model=model64.cfg.replace(n_ctx=10), loss_on="all", batch_size=8
     )
     objective = make_objective(cfg)
-    assert objective.predicted == tuple(range(1, 9))
+    assert objective.train_positions == tuple(range(1, 9))
     sequences = tutorial.task.sequences()
     with numerics(model64.cfg):
         ours = mean_loss(model64.cfg, model64.params, jax.numpy.asarray(sequences), objective)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from jax_revinc import TrainConfig, numerics
 from jax_revinc.optimizer import (
     OPTIMIZERS,
-    Rates,
+    SCHEDULES,
+    Hyperparameters,
     make_optimizer,
-    optimizer_numbers,
+    optimizer_settings,
     scheduled,
 )
-from revinc import optimization
+from revinc import optimizer_fields
+from revinc.sweep import SWEPT, is_numeric
 
 N_STEPS = 60
 FLOAT64 = TrainConfig().model.replace(dtype="float64")
@@ -47,12 +49,55 @@ RECIPES = [
     {"weight_decay": 0.0, "b1": 0.0, "b2": 0.5},
     {"adam_eps": 1e-2, "b1": 0.5},
     {"lr_schedule": "cosine"},
-    {"lr_schedule": "linear", "clip_grad_norm": 0.5},
+    {"lr_schedule": "cosine", "lr_end": 0.03},
+    {"lr_schedule": "linear", "lr_end": 2e-3, "clip_grad_norm": 0.5},
     {"optimizer": "adam", "b1": 0.8, **NO_DECAY},
     {"optimizer": "rmsprop", "b2": 0.9, "adam_eps": 1e-3, **NO_DECAY},
     {"optimizer": "rmsprop", "lr_schedule": "linear", **NO_DECAY},
     {"optimizer": "sgd", "clip_grad_norm": 1.0, **NO_DECAY},
     {"optimizer": "sgd", "momentum": 0.9, "lr_schedule": "cosine", **NO_DECAY},
+]
+
+
+def lion(cfg):
+    """Lion by hand (Chen et al. 2023, arXiv:2302.06675, algorithm 2): a function from a rate, weight and gradient to the weight."""
+    moment = 0.0
+
+    def update(rate, weight, grad):
+        nonlocal moment
+        direction = np.sign(cfg.b1 * moment + (1 - cfg.b1) * grad)
+        moment = cfg.b2 * moment + (1 - cfg.b2) * grad
+        return weight - rate * (direction + cfg.weight_decay * weight)
+
+    return update
+
+
+def nadamw(cfg):
+    """Nadam by hand (Dozat 2016, algorithm 2, whose momentum is constant here), with decoupled weight decay: see `lion`."""
+    step, first, second = 0, 0.0, 0.0
+
+    def update(rate, weight, grad):
+        nonlocal step, first, second
+        step += 1
+        first = cfg.b1 * first + (1 - cfg.b1) * grad
+        second = cfg.b2 * second + (1 - cfg.b2) * grad**2
+        ahead = cfg.b1 * first / (1 - cfg.b1 ** (step + 1))
+        now = (1 - cfg.b1) * grad / (1 - cfg.b1**step)
+        root = np.sqrt(second / (1 - cfg.b2**step))
+        return weight - rate * ((ahead + now) / (root + cfg.adam_eps) + cfg.weight_decay * weight)
+
+    return update
+
+
+BY_HAND = {"lion": lion, "nadamw": nadamw}
+"""The optimizers that torch lacks, in plain numpy."""
+
+RECIPES_BY_HAND = [
+    {},
+    {"lr": 0.3, "weight_decay": 0.5},
+    {"b1": 0.5, "b2": 0.7, "weight_decay": 0.0},
+    {"b1": 0.8, "b2": 0.6, "lr_schedule": "cosine", "lr_end": 0.03},
+    {"lr_schedule": "linear", "clip_grad_norm": 0.5, "warmup_steps": 7},
 ]
 
 
@@ -82,7 +127,7 @@ def test_updates_are_those_of_torch(changes):
     cfg = recipe(**changes)
     start, grads = np.random.default_rng(1).normal(size=(4, 3)), gradients()
     with numerics(cfg.model):
-        fixed, rates = optimizer_numbers(cfg)
+        fixed, rates = optimizer_settings(cfg)
         ours = jax.jit(trajectory, static_argnums=0)(fixed, rates, start, grads)
 
     weight = torch.nn.Parameter(torch.tensor(start))
@@ -91,8 +136,8 @@ def test_updates_are_those_of_torch(changes):
     schedules = torch.optim.lr_scheduler
     schedule = {
         "constant": lambda: schedules.ConstantLR(optimizer, 1.0),
-        "cosine": lambda: schedules.CosineAnnealingLR(optimizer, N_STEPS),
-        "linear": lambda: schedules.LinearLR(optimizer, 1.0, 0.0, N_STEPS),
+        "cosine": lambda: schedules.CosineAnnealingLR(optimizer, N_STEPS, cfg.lr_end),
+        "linear": lambda: schedules.LinearLR(optimizer, 1.0, cfg.lr_end / cfg.lr, N_STEPS),
     }[cfg.lr_schedule]()
     for grad, our_weight in zip(grads, ours, strict=True):
         if cfg.clip_grad_norm is not None:
@@ -104,6 +149,39 @@ def test_updates_are_those_of_torch(changes):
     assert not np.allclose(ours[-1], start)
 
 
+@pytest.mark.parametrize("changes", [*RECIPES_BY_HAND, {"adam_eps": 1e-2}], ids=str)
+@pytest.mark.parametrize("optimizer", BY_HAND)
+def test_updates_that_torch_lacks_are_those_by_hand(optimizer, changes):
+    if "adam_eps" in changes and "adam_eps" not in optimizer_fields.OPTIMIZERS[optimizer]:
+        pytest.skip("it has no epsilon")
+    cfg = recipe(optimizer=optimizer, **changes)
+    weight, grads = np.random.default_rng(1).normal(size=(4, 3)), gradients()
+    with numerics(cfg.model):
+        fixed, rates = optimizer_settings(cfg)
+        ours = jax.jit(trajectory, static_argnums=0)(fixed, rates, weight, grads)
+
+    update = BY_HAND[optimizer](cfg)
+    for step, (grad, our_weight) in enumerate(zip(grads, ours, strict=True)):
+        if cfg.clip_grad_norm is not None:
+            grad = grad * min(1, cfg.clip_grad_norm / np.linalg.norm(grad))
+        weight = update(rate_by_hand(cfg, step), weight, grad)
+        np.testing.assert_allclose(our_weight, weight, rtol=0, atol=1e-12)
+
+
+def rate_by_hand(cfg, step):
+    """The learning rate of an update, written out."""
+    if step < cfg.warmup_steps:
+        return cfg.lr * step / cfg.warmup_steps
+    done = (step - cfg.warmup_steps) / (N_STEPS - cfg.warmup_steps)
+    left = {"constant": 1, "cosine": (1 + np.cos(np.pi * done)) / 2, "linear": 1 - done}
+    share = left[cfg.lr_schedule]
+    return cfg.lr * share + cfg.lr_end * (1 - share)
+
+
+def test_every_optimizer_is_compared_with_another_program():
+    assert sorted([*THEIRS, *BY_HAND]) == sorted(OPTIMIZERS)
+
+
 def test_the_tutorials_defaults_are_torchs(tutorial):
     torch = pytest.importorskip("torch")
     defaults = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))]).defaults
@@ -113,51 +191,60 @@ def test_the_tutorials_defaults_are_torchs(tutorial):
 
 
 def test_both_sides_know_the_same_names():
-    assert OPTIMIZERS.keys() == optimization.OPTIMIZERS.keys()
+    assert OPTIMIZERS.keys() == optimizer_fields.OPTIMIZERS.keys()
+    assert optimizer_fields.MOMENTS.keys() == optimizer_fields.OPTIMIZERS.keys()
+    assert SCHEDULES.keys() == optimizer_fields.LR_SCHEDULES.keys()
+
+
+def test_every_swept_number_of_the_optimizer_is_traced():
+    assert Hyperparameters._fields == tuple(name for name in SWEPT if is_numeric(name))
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_rates_may_have_an_axis_and_each_field_that_is_taken_matters(optimizer):
-    taken = optimization.OPTIMIZERS[optimizer]
+    taken = optimizer_fields.OPTIMIZERS[optimizer]
     others = {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-2, "momentum": 0.5}
     decays = (0.0, 0.3) if "weight_decay" in taken else (0.0, 0.0)
     cfg = recipe(optimizer=optimizer, weight_decay=decays[0])
     start, grads = np.random.default_rng(1).normal(size=(4, 3)), gradients()[:20]
     with numerics(cfg.model):
-        fixed, _ = optimizer_numbers(cfg)
-        each = Rates(np.array([0.1, 0.01]), np.array(decays))
+        fixed, _ = optimizer_settings(cfg)
+        each = Hyperparameters(np.array([0.1, 0.01]), np.array(decays), np.zeros(2))
         over = jax.jit(jax.vmap(trajectory, in_axes=(None, 0, None, None)), static_argnums=0)
         together = over(fixed, each, start, grads)
         for i, alone in enumerate(zip(*each, strict=True)):
-            expected = trajectory(fixed, Rates(*alone), start, grads)
+            expected = trajectory(fixed, Hyperparameters(*alone), start, grads)
             np.testing.assert_allclose(together[i], expected, rtol=1e-14)
         for field, value in others.items():
             if field in taken:
-                other, _ = optimizer_numbers(dataclasses.replace(cfg, **{field: value}))
-                changed = trajectory(other, Rates(0.1, 0.0), start, grads)
+                other, _ = optimizer_settings(dataclasses.replace(cfg, **{field: value}))
+                changed = trajectory(other, Hyperparameters(0.1, 0.0, 0.0), start, grads)
                 assert not np.allclose(changed, together[0]), field
 
 
 @settings(deadline=None, max_examples=30)
 @given(
-    name=st.sampled_from(list(optimization.LR_SCHEDULES)),
+    name=st.sampled_from(list(optimizer_fields.LR_SCHEDULES)),
     steps=st.integers(2, 50),
     warmup=st.integers(0, 49),
-    lr=st.floats(1e-6, 10),
+    lr=st.just(0.0) | st.floats(1e-6, 10),
+    lr_end=st.just(0.0) | st.floats(1e-6, 10),
 )
-def test_the_rate_of_the_engine_is_that_of_the_config(name, steps, warmup, lr):
-    cfg = recipe(lr=lr, lr_schedule=name, warmup_steps=min(warmup, steps - 1))
+def test_the_rate_of_the_engine_is_that_of_the_config(name, steps, warmup, lr, lr_end):
+    lr_end = 0.0 if name == "constant" else lr_end
+    cfg = recipe(lr=lr, lr_schedule=name, lr_end=lr_end, warmup_steps=min(warmup, steps - 1))
     cfg = dataclasses.replace(cfg, steps=steps)
     counts = np.arange(60, dtype=np.int32)
     with numerics(cfg.model):
-        rate = scheduled(jnp.asarray(lr), optimizer_numbers(cfg)[0].schedule)
+        schedule = optimizer_settings(cfg)[0].schedule
+        rate = scheduled(jnp.asarray(lr), jnp.asarray(lr_end), schedule)
         ours = rate(counts) if callable(rate) else np.full(len(counts), rate)
     expected = [cfg.learning_rate(int(count)) for count in counts]
-    np.testing.assert_allclose(ours, expected, rtol=1e-14, atol=lr * 1e-15)
+    np.testing.assert_allclose(ours, expected, rtol=1e-14, atol=max(lr, lr_end) * 1e-15)
 
 
 def test_what_has_no_effect_is_left_alone():
-    fixed, rates = optimizer_numbers(recipe(weight_decay=0.5))
+    fixed, rates = optimizer_settings(recipe(weight_decay=0.5))
     params = {"w": jnp.ones(3), "unread": jnp.ones(3)}
     optimizer = make_optimizer(fixed._replace(without_effect=frozenset({"unread"})), rates)
     grads = {"w": jnp.arange(3.0), "unread": jnp.zeros(3)}

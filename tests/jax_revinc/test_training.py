@@ -12,11 +12,12 @@ import time
 import jax
 import numpy as np
 import pytest
+from fused_examples import require_compiler
 
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError, train
-from revinc import runs
+from revinc import dataset, runs
 
-from .fused_programs import require_compiler
+pytestmark = pytest.mark.optimized
 
 STEPS = {"xla": 20_000, "fused": 300_000}
 """Of a run that takes seconds, by engine."""
@@ -51,15 +52,57 @@ def long_run(request, tmp_path_factory):
 
 @pytest.fixture
 def start(start_process, tmp_path):
-    """A function that starts ``python -m jax_revinc train``, compiling anew as a first run does."""
+    """A function that starts ``python -m jax_revinc train``; `anew`: it compiles as a first run does."""
     n_started = itertools.count()
 
-    def start_(out, *flags):
-        cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / f"cache{next(n_started)}")}
+    def start_(out, *flags, anew=True):
+        cache = tmp_path / (f"cache{next(n_started)}" if anew else "cache")
         command = [sys.executable, "-m", "jax_revinc", "train", "--out", str(out), *flags]
-        return start_process(command, stdout=subprocess.DEVNULL, env=os.environ | cache)
+        env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+        return start_process(command, stdout=subprocess.DEVNULL, env=env)
 
     return start_
+
+
+@pytest.mark.parametrize(
+    ("bad", "phrase"),
+    [
+        ({"cfg": 5}, "cfg must be a TrainConfig, not 5"),
+        ({"cfg": TrainConfig}, "cfg must be a TrainConfig, not <class"),
+        ({"out": None}, "out must be a path, not None"),
+        ({"out": b"run"}, "out must be a path"),
+        ({"out": "r\0n"}, "out must be a path"),
+        ({"engine": 5}, "engine must be an engine's name or an Engine object, not 5"),
+        ({"log": "tensorboard"}, "log must be a tuple of values, not 'tensorboard'"),
+        ({"log": 5}, "log must be a tuple of values, not 5"),
+        ({"init": 5}, "init must hold arrays by name"),
+        ({"init": {}}, "init does not fit the config"),
+    ],
+    ids=str,
+)
+def test_what_train_cannot_use_is_refused_before_a_folder_is_made(tmp_path, bad, phrase):
+    given = {"cfg": TrainConfig(steps=20), "out": tmp_path / "run", "engine": "xla", **bad}
+    with pytest.raises(UserError, match=phrase):
+        train(**given)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_new_run_makes_its_dataset_and_opens_its_folder_once(monkeypatch, tmp_path):
+    made, opened = [], []
+
+    def count(calls, function):
+        return lambda *args, **kwargs: (calls.append(args), function(*args, **kwargs))[1]
+
+    monkeypatch.setattr(dataset, "ListedDataset", count(made, dataset.ListedDataset))
+    monkeypatch.setattr(runs, "read_checked_record", count(opened, runs.read_checked_record))
+    train(TrainConfig(steps=20), tmp_path / "run", engine="xla")
+    assert (len(made), len(opened)) == (1, 1)
+
+
+@pytest.mark.parametrize("path", [5, None, b"run"], ids=str)
+def test_what_is_no_path_is_no_run(path):
+    with pytest.raises(UserError, match="must be a path"):
+        Run.load(path)
 
 
 def wait_for(file, process):
@@ -135,7 +178,7 @@ def test_initial_weights_that_do_not_fit_leave_no_run(tutorial, random_weights, 
     del init["embed.W_E"]
     with pytest.raises(UserError, match=r"init does not fit the config: missing embed\.W_E"):
         train(tutorial, tmp_path / "run", init=init)
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         Run.load(tmp_path / "run")
 
 
@@ -208,20 +251,22 @@ def test_a_run_killed_at_random_moments_ends_as_an_uninterrupted_one(
     start, long_run, tmp_path, seed
 ):
     out, rng = tmp_path / "run", random.Random(seed)
-    process = start(out, *flags(long_run.engine["name"]))
+    # With programs kept from one start to the next, most moments are in the training.
+    process = start(out, *flags(long_run.engine["name"]), anew=False)
     wait_for(out / runs.CONFIG, process)
-    for _ in range(20):
+    for _ in range(10):
         try:
             process.communicate(timeout=rng.uniform(0, 8))
         except subprocess.TimeoutExpired:
             kill(process)
         else:
             break
-        process = start(out, "--resume")
+        process = start(out, "--resume", anew=False)
     process.communicate()
     assert bits(train(long_run.config, out, resume=True)) == bits(long_run)
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_resumable_run_and_one_sentence(start, long_run, tmp_path):
     out = tmp_path / "run"
     process = start(out, *flags(long_run.engine["name"]))
@@ -230,7 +275,7 @@ def test_ctrl_c_leaves_a_resumable_run_and_one_sentence(start, long_run, tmp_pat
     _, stderr = process.communicate()
     assert process.returncode == 130
     assert len(stderr.splitlines()) == 1
-    assert "stopped at step" in stderr
+    assert "the training stopped at step" in stderr
     assert f"--out {out} --resume" in stderr
     assert bits(train(long_run.config, out, resume=True)) == bits(long_run)
 

@@ -9,7 +9,7 @@ import torch
 from jax_revinc import HookedTransformer, HookedTransformerConfig
 from jax_revinc.analysis import attribution
 from parity import to_torch
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="ActivationCache as 3.9 has it")
 

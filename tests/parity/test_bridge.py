@@ -8,7 +8,7 @@ from flax import nnx
 from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
 from parity import from_torch, to_torch
 from torch_reference import adapter
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 CONFIGS = {
     "tutorial": {"n_layers": 2, "d_model": 4, "d_head": 2, "n_heads": 1, "d_mlp": 4},

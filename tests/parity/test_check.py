@@ -1,16 +1,24 @@
 """The judge as a library and as a command: two models, a run, and what bad input gets."""
 
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
+import torch
 from flax import nnx
 
 import parity
-from jax_revinc import HookedTransformer, TrainConfig, UserError, train
+from jax_revinc import HookedTransformer, Run, TrainConfig, UserError, train
 from parity.__main__ import make_parser
-from revinc.cli import run_command
-from torch_reference.installed import VERSION, WORLD
+from parity.check import LEVELS
+from parity.levels import TITLES
+from revinc.command_errors import run_command
+from torch_reference.__main__ import make_parser as torch_parser
+from torch_reference.installed_transformer_lens import VERSION, WORLD
+
+of_3_9 = pytest.mark.skipif(WORLD != "3.9", reason="4.x keeps weights and hooks otherwise")
 
 CFG = TrainConfig(steps=30)
 TOKENS = CFG.task.sequences()[::16]
@@ -93,11 +101,98 @@ def test_models_of_other_shapes_fail_at_names_and_go_no_further(theirs):
         ({"predicted": [0]}, "predicted"),
         ({"predicted": [9]}, "predicted"),
         ({"predicted": []}, "predicted"),
+        ({"predicted": 3}, "predicted"),
+        ({"predicted": [1.5]}, "predicted"),
+        ({"predicted": [True]}, "predicted"),
+        ({"tokens": TOKENS[:0]}, "batch at least 1"),
+        ({"tokens": [[1, 2], [3]]}, "tokens must be an array of ids"),
+        ({"tokens": None}, "shape"),
+        ({"tokens": "ids"}, "shape"),
+        ({"levels": None}, "levels"),
+        ({"levels": 1}, "levels"),
+        ({"levels": [["L0"]]}, "levels"),
+        ({"levels": iter(())}, "levels"),
+        ({"dtypes": [np.float32]}, "dtypes"),
+        ({"dtypes": None}, "dtypes"),
+        ({"jax_model": 3}, "jax_model must be a jax_revinc.HookedTransformer, not builtins.int"),
+        ({"torch_model": None}, "torch_model must be a .* of TransformerLens"),
+        ({"torch_model": torch.nn.Linear(1, 1)}, "torch_model must be .*, not torch.nn.modules"),
     ],
 )
 def test_bad_questions_get_one_sentence(model, theirs, changes, said):
     with pytest.raises(UserError, match=said):
-        parity.compare(model, theirs, **{"tokens": TOKENS} | changes)
+        parity.compare(**{"jax_model": model, "torch_model": theirs, "tokens": TOKENS} | changes)
+
+
+def test_models_the_wrong_way_round_are_named(model, theirs):
+    with pytest.raises(
+        UserError, match=r"jax_model must be a jax_revinc\.HookedTransformer, not tr"
+    ):
+        parity.compare(theirs, model, TOKENS)
+
+
+def test_tokens_beyond_the_other_models_vocabulary_are_refused(model):
+    smaller = parity.to_torch(other_model(d_vocab=3, d_vocab_out=5))
+    with pytest.raises(UserError, match=r"0\.\.2"):
+        parity.compare(model, smaller, TOKENS)
+
+
+@of_3_9
+def test_a_model_with_hooks_of_its_own_is_refused_until_they_are_gone(model):
+    theirs = parity.to_torch(model)
+    theirs.add_hook("blocks.0.hook_resid_mid", lambda activation, hook: 2 * activation)
+    with pytest.raises(UserError, match=r"has hooks of its own at blocks\.0\.hook_resid_mid"):
+        parity.compare(model, theirs, TOKENS)
+    theirs.reset_hooks()
+    parity.assert_parity(model, theirs, TOKENS, levels=["L1"], dtypes=["float64"])
+
+
+def test_a_model_without_values_is_refused(model):
+    nowhere = parity.to_torch(model).to("meta", print_details=False)
+    for call in (parity.from_torch, lambda theirs: parity.compare(model, theirs, TOKENS)):
+        with pytest.raises(UserError, match="meta device"):
+            call(nowhere)
+
+
+@of_3_9
+def test_a_model_in_training_and_half_precision_is_judged_by_its_weights(model):
+    half = parity.to_torch(model).to(torch.bfloat16, print_details=False).train()
+    weights = {n: p.detach().float().numpy() for n, p in half.named_parameters()}
+    same = HookedTransformer(CFG.model, params=weights)
+    parity.assert_parity(same, half, TOKENS, levels=["L1"], dtypes=["float64"])
+    assert not parity.compare(model, half, TOKENS, ["L1"], dtypes=["float64"]).passed
+    with pytest.raises(UserError, match="dtype"):
+        parity.from_torch(half)
+
+
+@pytest.mark.parametrize("given", [None, "run", 3, CFG, CFG.model])
+def test_what_is_no_model_cannot_move_to_another_framework(given):
+    for move in (parity.to_torch, parity.from_torch):
+        with pytest.raises(UserError, match=r"^model must be a "):
+            move(given)
+
+
+def test_our_own_model_is_not_torchs(model):
+    with pytest.raises(UserError, match="model must be a "):
+        parity.from_torch(model)
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99", 1.5])
+def test_a_device_that_torch_cannot_use_is_named(model, device):
+    with pytest.raises(UserError, match="can't be used"):
+        parity.to_torch(model, device)
+
+
+@pytest.mark.parametrize("subject", ["runs/a", None, CFG.model])
+def test_what_is_no_run_cannot_be_checked(subject):
+    with pytest.raises(UserError, match="the parity check takes a Run or a TrainConfig, not a"):
+        parity.check(subject)
+
+
+@pytest.mark.parametrize("engine", ["XLA", "torch", None, []])
+def test_an_unknown_engine_is_refused(engine):
+    with pytest.raises(UserError, match="engine"):
+        parity.check(CFG, ["L0"], engine=engine)
 
 
 def test_what_was_found_is_json(model, theirs):
@@ -111,14 +206,45 @@ def test_what_was_found_is_json(model, theirs):
     assert row["error"] <= row["bound"]
 
 
+def spoiled(name, value):
+    """A model with one number of a weight spoiled."""
+    weights = other_model().state_dict()
+    weights[name] = weights[name].copy()
+    weights[name].flat[0] = value
+    return HookedTransformer(CFG.model, params=weights)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_without_a_finite_value_fail_by_name_though_both_sides_have_them(value):
+    ours = spoiled("unembed.W_U", value)
+    with pytest.raises(AssertionError) as failed:
+        parity.assert_parity(ours, parity.to_torch(ours), TOKENS, levels=["L1"])
+    said = "unembed.W_U has NaN or infinite numbers: 1 of 20 in JAX, 1 of 20 in TransformerLens"
+    assert said in str(failed.value)
+
+
+@of_3_9
+def test_weights_that_one_side_lost_are_named(model):
+    theirs = parity.to_torch(model)
+    with torch.no_grad():
+        theirs.get_parameter("blocks.0.attn.b_Q").fill_(np.nan)
+    report = parity.compare(model, theirs, TOKENS, ["L1"])
+    (level,) = report.levels
+    assert [row.name for row in level.failures] == ["blocks.0.attn.b_Q"]
+    assert "2 of 2 in TransformerLens" in str(report)
+
+
 def test_infinite_errors_are_json_too(theirs):
-    broken = HookedTransformer(
-        CFG.model,
-        params={n: np.full_like(w, np.nan) for n, w in other_model().state_dict().items()},
-    )
-    report = parity.compare(broken, theirs, TOKENS, ["L1"], dtypes=["float64"])
+    report = parity.compare(spoiled("embed.W_E", np.nan), theirs, TOKENS, ["L1"])
     assert not report.passed
     assert json.loads(json.dumps(report.to_dict(), allow_nan=False))["passed"] is False
+
+
+def test_a_run_of_nan_fails_whatever_level_it_is_asked(run, monkeypatch):
+    monkeypatch.setattr(Run, "model", lambda run: spoiled("unembed.W_U", np.nan))
+    report = parity.check(run, ["L4"])
+    assert [level.name for level in report.levels] == ["L0"]
+    assert not report.passed
 
 
 def test_a_recipe_is_checked_on_its_fresh_model():
@@ -161,6 +287,88 @@ def test_the_installed_transformer_lens_can_be_asked_for(tmp_path):
 
 def test_a_folder_that_cannot_be_written_gets_one_sentence(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    argv = ["check", "--levels", "L0", "--out", str(tmp_path / "file")]
-    assert run_command(make_parser(), argv) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    status, said = status_and_sentence(capsys, "--levels", "L0", "--out", tmp_path / "file")
+    assert status == 2
+    assert "is a file; choose a folder" in said
+
+
+@pytest.fixture
+def foreign(run, tmp_path, monkeypatch):
+    """A current folder with a module of a task that leaves a file where it is imported, and a run that names it."""
+    (tmp_path / "foreign_task.py").write_text(
+        "import pathlib\nfrom dataclasses import dataclass\nfrom revinc.tasks import ReverseIncrement\n"
+        "pathlib.Path('PWNED').touch()\n@dataclass(frozen=True)\nclass Class(ReverseIncrement):\n    pass\n"
+    )
+    shutil.copytree(run.path, tmp_path / "run")
+    config = tmp_path / "run" / "config.json"
+    config.write_text(
+        config.read_text().replace('"name": "reverse_increment"', '"name": "foreign_task:Class"')
+    )
+    (tmp_path / "run" / "checksums.jsonl").unlink(missing_ok=True)  # older runs have none
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])  # as ``python -m`` has it
+    yield tmp_path
+    sys.modules.pop("foreign_task", None)
+
+
+def test_a_run_from_elsewhere_imports_its_task_only_where_it_is_named(foreign, capsys):
+    judge = ["check", "run", "--levels", "L0", "--task"]
+    reference = ["train", "--like", "run", "--out", "torch", "--steps", "2"]
+    for parser, words in (
+        (make_parser, judge[:-1]),
+        (make_parser, [*judge, "copy"]),
+        (torch_parser, reference),
+    ):
+        assert run_command(parser(), words) == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert "foreign_task:Class" in sentence
+        assert not (foreign / "PWNED").exists()
+        assert not (foreign / "torch").exists()
+    assert run_command(make_parser(), [*judge, "foreign_task:Class"]) == 0
+    assert (foreign / "PWNED").exists()
+    del sys.modules["foreign_task"]
+    assert run_command(torch_parser(), [*reference, "--task", "foreign_task:Class"]) == 0
+
+
+def test_a_task_without_a_run_is_refused(capsys):
+    assert run_command(make_parser(), ["check", "--task", "copy"]) == 2
+    assert "no run folder is given" in capsys.readouterr().err
+
+
+def status_and_sentence(capsys, *flags):
+    """The exit status of a check that is refused, and the one line that it said."""
+    try:
+        status = run_command(make_parser(), ["check", *map(str, flags)])
+    except SystemExit as refused:
+        status = refused.code
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    return status, said.strip().splitlines()[-1]
+
+
+def test_a_run_that_is_not_finished_gets_one_sentence(run, tmp_path, capsys):
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    status, said = status_and_sentence(capsys, tmp_path / "run", "--levels", "L0")
+    assert status == 2
+    assert said.startswith("parity: ")
+
+
+@pytest.mark.parametrize("flags", [["--levels", "L9"], ["--levels"], ["--dtype", "float16"]])
+def test_bad_flags_get_one_sentence(run, capsys, flags):
+    status, said = status_and_sentence(capsys, run.path, *flags)
+    assert status == 2
+    assert said.startswith("parity check: error: ")
+
+
+def test_a_folder_that_is_no_run_gets_one_sentence(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"format_version": 1}')
+    for folder in (tmp_path, tmp_path / "config.json", tmp_path / "none"):
+        status, said = status_and_sentence(capsys, folder)
+        assert status == 2
+        assert said.startswith("parity: ")
+
+
+def test_every_level_has_a_title_and_a_function():
+    assert LEVELS.keys() == TITLES.keys()

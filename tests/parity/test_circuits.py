@@ -11,7 +11,7 @@ import transformer_lens
 from jax_revinc import HookedTransformer, HookedTransformerConfig
 from jax_revinc.analysis import circuits
 from parity import to_torch
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 pytestmark = pytest.mark.skipif(WORLD != "3.9", reason="only 3.9 has these methods")
 

@@ -11,7 +11,7 @@ from jax_revinc import HookedTransformerConfig
 from jax_revinc.init import init_params
 from revinc.model_config import INIT_MODES
 from torch_reference import adapter
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 FALSE_ALARM = 1e-9
 

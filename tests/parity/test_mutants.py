@@ -22,13 +22,13 @@ from mutants.planting import RECIPE, planted
 from jax_revinc import HookedTransformer
 from parity import bridge, training_levels
 from parity.check import OF_MODELS
+from parity.inputs import Inputs
 from parity.levels import TITLES
 from parity.model_levels import check_level, check_names
-from parity.pair import Pair
-from parity.question import Question
+from parity.model_pair import Pair
 from revinc import TrainConfig
-from revinc.tasks import predicted_positions
-from torch_reference.installed import WORLD
+from revinc.tasks import eval_positions
+from torch_reference.installed_transformer_lens import WORLD
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 MUTANTS = [*of_model.MUTANTS, *of_family.MUTANTS, *of_training.MUTANTS]
-QUESTION = Question(RECIPE.task.sequences()[3::16], predicted_positions(RECIPE.task))
+INPUTS = Inputs(RECIPE.task.sequences()[3::16], eval_positions(RECIPE.task))
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutants.md"
 
@@ -51,7 +51,10 @@ class Found:
 
 @pytest.fixture(scope="module")
 def judging(random_weights):
-    """A function from a recipe to one that judges our side as it is now: the first level that fails, or None."""
+    """A function from a recipe to one that judges our side as it is now: the first level that fails, or None.
+
+    Torch's run is made once, before any fault, unless it is asked for `fresh`.
+    """
 
     def reference(cfg):
         weights = random_weights(cfg)
@@ -61,7 +64,7 @@ def judging(random_weights):
         return bridge.to_torch(HookedTransformer(cfg, params=weights))
 
     def checks(recipe, theirs):
-        pair = Pair(bridge.from_torch(theirs), theirs, QUESTION)
+        pair = Pair(bridge.from_torch(theirs), theirs, INPUTS)
         return {
             "L0": partial(check_names, pair),
             **{name: partial(check_level, name, pair, "float64") for name in OF_MODELS[1:]},
@@ -73,9 +76,10 @@ def judging(random_weights):
     def judging(recipe):
         theirs, trajectory = reference(recipe.model), training_levels.torch_trajectory(recipe)
 
-        def judge(last="L5"):
+        def judge(last="L5", fresh=False):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(training_levels, "torch_trajectory", lambda _: trajectory)
+                if not fresh:
+                    patch.setattr(training_levels, "torch_trajectory", lambda _: trajectory)
                 for name in (name for name in TITLES if name <= last):
                     # A program that runs once costs more to compile than to interpret; L3 and L5 hold loops.
                     with jax.disable_jit(name in ("L0", "L1", "L2")):
@@ -97,9 +101,14 @@ def find(judging):
     def find(mutant):
         judge = judging(mutant.recipe)
         with planted(mutant):
-            return judge()
+            return judge(fresh=is_shared(mutant))
 
     return find
+
+
+def is_shared(mutant):
+    """Whether torch's side runs the module too: then it must run with the fault, as in a check of a user's."""
+    return any(module.__name__.split(".")[0] == "revinc" for module in mutant.modules)
 
 
 def where(level):
@@ -145,18 +154,25 @@ def levels_in_words():
 
 
 HEAD = """\
-# The judge can fail
+# Planted faults
 
-{n} faults, each planted in a copy of the port, its optimizer, its training or the conversion of weights, and what the
-judge (`python -m parity check`, float64) says of them: the first level that fails, and the tensor where it says that
-the difference begins. Caught by level: {levels}.
-A fault in what only some models of the family have is planted in such a model.
+{n} faults, each planted in a copy of the port, its optimizer, its training or the conversion of weights, and the result
+of the parity check in float64: the first level that fails, and the tensor at which it says that the difference begins.
+Caught by level: {levels}.
+A fault in a part that only some models have is planted in such a model.
 
-Made by a test, which fails if one is not caught, or by another level, or elsewhere:
+A test makes this table. It fails if a fault is not caught, or is caught by another level or at another tensor:
 `WRITE_DOCS=1 python -m pytest -m slow tests/parity/test_mutants.py`.
 
-Out of the judge's reach, and left to tests of their own: what becomes of a query all of whose scores a hook made infinite
-(edits leave infinite scores alone), and the loss over all positions that `return_type="loss"` gives.
+A fault in the schedule of batches, in the data set or in the random numbers is planted in code that both frameworks run. L5 finds it
+in any check, because torch then trains on examples that the reference draws a second time, by itself (`torch_reference/batches.py`).
+
+The parity check can't find these faults, so other tests look for them:
+
+- in a query all of whose scores a hook made infinite (interventions skip infinite scores);
+- in the loss over all positions that `return_type="loss"` gives;
+- in code that both frameworks share: the sequences of a task, its eval positions and train positions, and the reading of
+  a config. For the tutorial's training config, L7 compares with outcomes that were stored before.
 
 | fault | planted in | first seen by | where it begins |
 |---|---|---|---|

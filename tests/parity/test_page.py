@@ -10,14 +10,14 @@ from flax import nnx
 import parity
 from jax_revinc import HookedTransformer, TrainConfig
 from parity.comparison import Comparison
-from parity.distributions import TwoSampleTest
-from parity.explanations import EXPLANATIONS
-from parity.free_running import Partings, Verdict
+from parity.free_running_level import Partings, Verdict
+from parity.level_explanations import EXPLANATIONS
 from parity.levels import TITLES, Level
-from parity.margins import used, worst
+from parity.outcome_comparison import TwoSampleTest
 from parity.page import parity_page, write_page
-from parity.population import RERUN_BOUND, Rerun
+from parity.population_level import RERUN_BOUND, Rerun
 from parity.report import Report
+from parity.worst_row import worst
 
 CFG = TrainConfig().model
 TOKENS = TrainConfig().task.sequences()[::32]
@@ -58,7 +58,6 @@ def report(*rows, **changes):
         (comparison(error=0.0, bound=0.0), 0.0),
         (comparison(error=1e-20, bound=0.0), math.inf),
         (comparison(error=math.nan), math.inf),
-        (comparison(same_infinities=False), math.inf),
         (Verdict(p=1e-3), 1.0),
         (Rerun("seed 0", 1e-3, RERUN_BOUND / 4), 0.25),
         (TwoSampleTest("n", "share", *[0.5] * 6, 0.5, 0.005, 0, 1), 0.01),
@@ -66,7 +65,7 @@ def report(*rows, **changes):
     ],
 )
 def test_how_much_of_its_bound_a_row_uses(row, share):
-    assert used(row) == pytest.approx(share)
+    assert row.used == pytest.approx(share)
     assert row.passed == (share < 1) or share == 0
 
 
@@ -79,7 +78,7 @@ def test_how_much_of_its_bound_a_row_uses(row, share):
         ([comparison(error=1.0, known="so it is")], "all differ, as known"),
         ([comparison(known="so it is")], "x: agrees, though it is known to differ"),
         ([comparison(error=math.inf, note="no such tensor in JAX")], "x: no such tensor in JAX"),
-        ([comparison(same_infinities=False)], "x: infinite or NaN at other entries"),
+        ([comparison(error=math.inf)], "x: infinite or NaN where the other side is not"),
         ([comparison(error=1e-9, bound=0.0)], "x at 1.0e-09, where no difference is allowed"),
         ([], "nothing was compared"),
     ],
@@ -95,7 +94,7 @@ def test_every_level_is_explained():
 def test_agreement_is_the_headline(good):
     page = parity_page(good)
     assert re.search(
-        r"<h1><span class='badge right'>PASS</span> No difference found( but known ones)?</h1>",
+        r'<h1><span class="badge right">PASS</span> No difference found( except known ones)?</h1>',
         page,
     )
     for level in good.levels:
@@ -104,9 +103,9 @@ def test_agreement_is_the_headline(good):
 
 def test_a_difference_is_the_headline_and_the_failed_rows_come_first(bad):
     page = parity_page(bad)
-    assert re.search(r"<h1><span class='badge wrong'>FAIL</span> Different at L1</h1>", page)
+    assert re.search(r'<h1><span class="badge wrong">FAIL</span> Different at L1</h1>', page)
     assert "first divergence: blocks.0.mlp.hook_post" in page
-    kinds = re.findall(r"<tr class='(\w*)'><td>\d+</td><th scope='row'>", page)
+    kinds = re.findall(r'<tr class="(\w*)"><td>\d+</td><th scope="row">', page)
     n_failed = len(bad.levels[0].failures)
     assert len(kinds) == len(bad.levels[0].rows)
     assert kinds[:n_failed] == ["failed"] * n_failed
@@ -115,7 +114,7 @@ def test_a_difference_is_the_headline_and_the_failed_rows_come_first(bad):
 
 def test_a_known_difference_and_its_reason_are_shown():
     page = parity_page(report(comparison(), comparison(error=1.0, known=ODD)))
-    assert "No difference found but known ones" in page
+    assert "No difference found except known ones" in page
     assert "&lt;b&gt;a &amp; b" in page
 
 

@@ -8,7 +8,7 @@ import torch
 from jax_revinc import HookedTransformer, HookedTransformerConfig
 from jax_revinc.analysis import patching
 from parity import to_torch
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 if WORLD != "3.9":
     pytest.skip("transformer_lens.patching is 3.9's", allow_module_level=True)
@@ -20,6 +20,7 @@ CONFIGS = {
     "tutorial": {"n_layers": 2, "n_heads": 1, "d_mlp": 4},
     "attention only": {"n_layers": 2, "attn_only": True},
     "LNPre": {"n_layers": 1, "normalization_type": "LNPre"},
+    "grouped": {"n_layers": 2, "n_heads": 4, "n_key_value_heads": 2, "d_model": 8, "d_mlp": 4},
 }
 BY_POSITION = ("get_act_patch_block_every", "get_act_patch_attn_head_by_pos_every")
 FUNCTIONS = sorted(name for name in dir(reference) if name.startswith("get_act_patch_"))
@@ -77,11 +78,12 @@ def test_every_function_gives_the_same_on_a_model_of_two_heads_and_no_norm(rando
 
 @pytest.mark.parametrize("fields", CONFIGS.values(), ids=CONFIGS)
 def test_a_random_model_is_patched_alike(fields, random_weights):
-    cfg = HookedTransformerConfig(**SMALL, **fields)
+    cfg = HookedTransformerConfig(**SMALL | fields)
     ours = HookedTransformer(cfg, params=random_weights(cfg, seed=1))
     blocks = "get_act_patch_attn_out" if cfg.attn_only else "get_act_patch_block_every"
     tokens = np.random.default_rng(0).integers(0, 5, size=(2, 3, 4))
-    assert_same_patching(ours, [blocks, "get_act_patch_attn_head_by_pos_every"], tokens)
+    heads = ["get_act_patch_attn_head_by_pos_every", "get_act_patch_attn_head_all_pos_every"]
+    assert_same_patching(ours, [blocks, *heads], tokens)
 
 
 def test_a_trained_model_is_patched_alike(short_run):

@@ -12,8 +12,11 @@ from parity.check import applicable_levels
 from parity.training_levels import check_every_step, check_optimizer
 from revinc.dataset import ListedDataset
 from revinc.objective import Objective
+from revinc.optimizer_fields import MOMENTS, OPTIMIZERS
 from revinc.tasks import Copy
-from torch_reference.installed import WORLD
+from revinc.trainer import Diverged
+from torch_reference.installed_transformer_lens import WORLD
+from torch_reference.optimizer import COUNTERPARTS
 
 CFG = TrainConfig(steps=40)
 
@@ -25,7 +28,13 @@ RECIPES = [
     {"lr": 0.3, "weight_decay": 0.5},
     {"b1": 0.5, "b2": 0.9, "adam_eps": 1e-3},
     {"lr_schedule": "cosine", "warmup_steps": 10},
-    {"lr_schedule": "linear", "clip_grad_norm": 0.5, "loss_on": "all", "label_smoothing": 0.1},
+    {
+        "lr_schedule": "linear",
+        "lr_end": 0.02,
+        "clip_grad_norm": 0.5,
+        "loss_on": "all",
+        "label_smoothing": 0.1,
+    },
     {"optimizer": "adam", "clip_grad_norm": 0.1, **NO_DECAY},
     {"optimizer": "rmsprop", "b2": 0.9, "label_smoothing": 0.2, **NO_DECAY},
     {"optimizer": "sgd", "lr": 0.1, "loss_on": "all", **NO_DECAY},
@@ -163,12 +172,26 @@ def test_every_step_agrees_on_a_task_that_is_drawn():
     assert level.passed, level.failures
 
 
-def test_a_schedule_off_by_one_fails_at_every_step(walk, monkeypatch):
-    batches = ListedDataset.batches
+def test_a_schedule_off_by_one_on_both_sides_fails_at_every_step(monkeypatch):
+    rows = ListedDataset.rows
     monkeypatch.setattr(
-        ListedDataset, "batches", lambda data, start, stop: batches(data, start + 1, stop + 1)
+        ListedDataset, "rows", lambda data, start, stop: rows(data, start + 1, stop + 1)
     )
-    assert len(walk().failures) > 90
+    assert len(check_every_step(CFG).failures) > 90
+
+
+def test_nothing_is_said_of_a_torch_run_that_diverges():
+    wild = replace(CFG, lr=1e200, optimizer="sgd", weight_decay=0.0)
+    with pytest.raises(Diverged, match="torch's loss became NaN or infinite at step 1,"):
+        check_every_step(wild)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_step_of_ours_to_no_number_fails_whatever_torchs_is(walk, trajectory, monkeypatch, wrong):
+    spoiled = trajectory | {"unembed.W_U": trajectory["unembed.W_U"].copy()}
+    spoiled["unembed.W_U"][9, 2, 3] = wrong
+    monkeypatch.setattr(training_levels, "torch_trajectory", lambda cfg: spoiled)
+    assert "unembed.W_U" in {row.name for row in check_every_step(CFG).failures}
 
 
 def test_a_loss_on_all_positions_fails(walk, monkeypatch):
@@ -192,3 +215,12 @@ def test_one_wrong_step_is_named(walk, trajectory):
         trajectory["unembed.W_U"] = trajectory_before
     assert failed["unembed.W_U"].note == "worst at step 16"
     assert np.isclose(failed["unembed.W_U"].error, 1e-9, rtol=0.1)
+
+
+def test_the_tables_of_optimizers_agree():
+    """All of ours but two have a counterpart, and each of those the moments that are compared."""
+    assert OPTIMIZERS.keys() - COUNTERPARTS.keys() == {"nadamw", "lion"}
+    assert COUNTERPARTS.keys() <= OPTIMIZERS.keys()
+    assert training_levels.MOMENTS.keys() == COUNTERPARTS.keys()
+    for name, moments in training_levels.MOMENTS.items():
+        assert len(moments) == MOMENTS[name] + (name == "sgd")  # which keeps one with momentum

@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
 from parity.bridge import to_torch
 from revinc.weight_processing import STEPS, obstacles, process_weights
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 if WORLD != "3.9":
     pytest.skip("weights are processed as in 3.9", allow_module_level=True)

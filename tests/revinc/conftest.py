@@ -9,8 +9,10 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from revinc.console import Reporter
+from revinc.dataset import make_dataset
 from revinc.engine import METRICS
+from revinc.progress_output import Reporter
+from revinc.run_request import make_request
 from revinc.run_writer import RunWriter
 from revinc.runs import Run
 from revinc.trainer import run_training
@@ -95,7 +97,8 @@ def open_writer(tmp_path, cfg, weights):
     """A function that opens a writer of a run of `cfg` in the folder ``run``."""
 
     def open_(folder="run", config=cfg, engine=AddingEngine.identity, **flags):
-        return RunWriter(tmp_path / folder, config, engine, lambda: weights, **flags)
+        request = make_request(config, tmp_path / folder, **flags)
+        return RunWriter(request, engine, lambda: weights)
 
     return open_
 
@@ -104,19 +107,16 @@ def open_writer(tmp_path, cfg, weights):
 def train(cfg, weights, tmp_path):
     """A function that trains `cfg` in a folder of `tmp_path`, with an `AddingEngine` by default."""
 
-    def train_(folder, engine=None, reporter=None, resume=False, overwrite=False, log=()):
+    def train_(
+        folder, engine=None, reporter=None, resume=False, overwrite=False, log=(), config=cfg
+    ):
+        out = tmp_path / folder
+        request = make_request(config, out, resume=resume, overwrite=overwrite, log=log)
+        reporter = reporter or Reporter(quiet=True)
         run_training(
-            cfg,
-            engine or AddingEngine(),
-            lambda: weights,
-            tmp_path / folder,
-            None,
-            resume,
-            overwrite,
-            reporter or Reporter(quiet=True),
-            log,
+            request, engine or AddingEngine(), make_dataset(config), lambda: weights, reporter
         )
-        return Run.load(tmp_path / folder)
+        return Run.load(out)
 
     return train_
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import json
 import math
 
@@ -11,12 +13,17 @@ from hypothesis import strategies as st
 
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 from revinc.config import differences
-from revinc.optimization import OPTIMIZERS
+from revinc.config_fields import fields_without_effect
+from revinc.optimizer_fields import OPTIMIZERS
+from revinc.tasks import make_task
 
 SHAPE = {"n_layers": 2, "d_model": 8, "d_head": 4, "n_ctx": 9, "d_vocab": 5}
 SIZES = (*SHAPE, "n_heads", "d_mlp", "d_vocab_out")
 BAD_SIZES = (0, -1, 2.0, True, "2", math.nan)
 BAD_NUMBERS = (-1e-3, math.nan, math.inf, -math.inf, True, "0.1", None)
+
+TUTORIALS_DIGEST = "cceecee6def066714429a6a407f5725a8640d66421dbd8d4503db21381498e70"
+"""Of the tutorial's recipe as JSON: stores know their chunks by such."""
 
 BAD_MODEL_FIELDS = [
     *[(size, value) for size in SIZES for value in BAD_SIZES],
@@ -142,7 +149,7 @@ def test_heads_that_cannot_be_derived_must_be_given():
 
 
 def test_near_values_are_suggested():
-    with pytest.raises(UserError, match=r"act_fn='gelu_old'.*did you mean gelu"):
+    with pytest.raises(UserError, match=r"unknown act_fn 'gelu_old'; .*did you mean gelu"):
         HookedTransformerConfig(**SHAPE, act_fn="gelu_old")
 
 
@@ -180,7 +187,8 @@ def test_from_dict_refuses_unknown_and_missing_fields(tutorial):
         TrainConfig.from_dict(sections | {"train": sections["train"] | {"learning_rate": 1}})
     with pytest.raises(UserError, match="no field 'lenght'; did you mean length"):
         TrainConfig.from_dict(sections | {"task": sections["task"] | {"lenght": 1}})
-    with pytest.raises(UserError, match="needs n_layers, d_model, d_head, n_ctx, d_vocab"):
+    needed = "needs a value for n_layers, d_model, d_head, n_ctx, d_vocab"
+    with pytest.raises(UserError, match=needed):
         TrainConfig.from_dict(sections | {"model": {}})
     with pytest.raises(UserError, match=r"no section.*model"):
         TrainConfig.from_dict({"train": sections["train"]})
@@ -191,6 +199,193 @@ def test_from_dict_refuses_unknown_and_missing_fields(tutorial):
 def test_from_dict_refuses_a_damaged_section(tutorial, section, contents):
     with pytest.raises(UserError):
         TrainConfig.from_dict(tutorial.to_dict() | {section: contents})
+
+
+ODD_VALUES = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        1.5,
+        -0.0,
+        4.0,
+        1e300,
+        10**400,
+        -(10**400),
+        2**31,
+        2**32,
+        10**7,
+    ),
+    *(math.nan, math.inf, "", "1", "none", "relu", "ReLU", "local", "x" * 10**5, [], [1], [[]], {}),
+    *(
+        {"name": 1},
+        ["local", "global"],
+        ["local", 5],
+        [1.0],
+        [None],
+        "evil",
+        "\n",
+        [True, 2],
+        "float64",
+    ),
+)
+
+EXTRA_KEYS = (
+    "model",
+    "task",
+    "train",
+    "name",
+    "self",
+    "cls",
+    "d_modle",
+    "",
+    "fields",
+    "n_devices",
+    "a b",
+)
+
+
+@st.composite
+def edits(draw):
+    """A config's sections with one value in them replaced, removed or added."""
+    cfg = draw(st.sampled_from([TrainConfig(), PRESETS["grokking"], LOCAL]))
+    sections = json.loads(json.dumps(cfg.to_dict()))
+    fields = draw(st.sampled_from(list(sections.values())))
+    key = draw(st.sampled_from([*fields, *EXTRA_KEYS]))
+    if draw(st.integers(0, 9)):
+        fields[key] = draw(st.sampled_from(ODD_VALUES))
+    else:
+        fields.pop(key, None)
+    if not draw(st.integers(0, 9)):
+        sections[draw(st.sampled_from(list(sections)))] = draw(st.sampled_from(ODD_VALUES))
+    return sections
+
+
+LOCAL = TrainConfig(
+    model=HookedTransformerConfig(
+        **SHAPE, use_local_attn=True, window_size=3, attn_types=("local", "global"), attn_scale=2.0
+    ),
+    snapshots=(1, 2),
+)
+
+
+@settings(deadline=None, max_examples=500)
+@given(sections=edits())
+def test_an_edited_config_is_refused_in_a_short_sentence_or_means_what_it_says(sections):
+    refusal, cfg = None, TrainConfig()
+    try:
+        cfg = TrainConfig.from_dict(sections)
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert len(refusal) < 600
+        assert "\n" not in refusal
+        return
+    again = cfg.to_dict()
+    assert TrainConfig.from_dict(json.loads(json.dumps(again))) == cfg
+    assert isinstance(hash(cfg), int)
+    defaults = {field.name: field.default for field in dataclasses.fields(cfg.model)}
+    without_effect = {
+        name: defaults[name] for name in fields_without_effect(type(cfg.model), cfg.model)
+    }
+    for section, fields in again.items():
+        for name in fields.keys() & sections[section].keys():
+            asked, got = sections[section][name], fields[name]
+            derived = asked is None or (
+                section == "model" and isinstance(asked, int | float) and asked <= 0
+            )
+            ignored = section == "model" and name in without_effect
+            assert got == asked or derived or ignored or name == "snapshots", name
+    assert {name: getattr(cfg.model, name) for name in without_effect} == without_effect
+
+
+@pytest.mark.parametrize("section", ["model", "train"])
+def test_every_field_refuses_other_types_by_its_name(tutorial, section):
+    for name, right in tutorial.to_dict()[section].items():
+        for wrong in ([[]], {"a": 1}, [None, {}]):
+            sections = tutorial.to_dict()
+            sections[section][name] = wrong
+            with pytest.raises(UserError, match=rf"\b{name}\b"):
+                TrainConfig.from_dict(sections)
+        if not isinstance(right, str | type(None) | list | tuple):
+            sections = tutorial.to_dict()
+            sections[section][name] = "1"
+            with pytest.raises(UserError, match=rf"\b{name}\b"):
+                TrainConfig.from_dict(sections)
+
+
+def test_a_field_of_another_section_is_none_of_the_training(tutorial):
+    for name in ("model", "task"):
+        sections = tutorial.to_dict()
+        sections["train"][name] = 1
+        with pytest.raises(UserError, match=f"no field '{name}'"):
+            TrainConfig.from_dict(sections)
+
+
+def test_a_misspelt_field_in_a_constructor_is_named_with_near_ones(tutorial):
+    with pytest.raises(UserError, match="TrainConfig has no field 'stps'; did you mean steps"):
+        TrainConfig(stps=3)
+    with pytest.raises(UserError, match="no field 'stps'; did you mean steps"):
+        dataclasses.replace(tutorial, stps=3)
+    with pytest.raises(UserError, match="no field 'd_modle'; did you mean d_model"):
+        HookedTransformerConfig(d_modle=4)
+    with pytest.raises(UserError, match="no field 'd_modle'; did you mean d_model"):
+        tutorial.model.replace(d_modle=4)
+    needed = "HookedTransformerConfig needs a value for n_layers, d_model, d_head"
+    with pytest.raises(UserError, match=needed):
+        HookedTransformerConfig()
+    with pytest.raises(UserError, match="takes its fields by name only"):
+        TrainConfig(tutorial.model)
+    with pytest.raises(UserError, match="model must be a HookedTransformerConfig, not 5"):
+        TrainConfig(model=5)
+    with pytest.raises(UserError, match="task must be a Task, not 'copy'"):
+        TrainConfig(task="copy")
+    assert "steps: 'int' = 4000" in str(inspect.signature(TrainConfig))
+
+
+def test_values_of_numpy_are_kept_as_pythons(tutorial):
+    model = HookedTransformerConfig(
+        **{name: np.int16(size) for name, size in SHAPE.items()},
+        attn_only=np.True_,
+        eps=np.float64(1e-5),
+        dtype=np.float32,
+        act_fn=np.str_("relu"),
+    )
+    assert model == HookedTransformerConfig(**SHAPE, attn_only=True)
+    cfg = dataclasses.replace(
+        tutorial, steps=np.int64(50), lr=np.float16(0.5), snapshots=np.arange(0, 50, 25)
+    )
+    plain = dataclasses.replace(tutorial, steps=50, lr=0.5, snapshots=(0, 25))
+    assert cfg == plain
+    assert json.dumps(cfg.to_dict()) == json.dumps(plain.to_dict())
+    assert type(dataclasses.replace(tutorial, lr=1).lr) is float
+
+
+@pytest.mark.parametrize("seed", [1.5, "3", None, True, -1, 2**32])
+def test_with_seed_refuses_what_is_no_seed(tutorial, seed):
+    with pytest.raises(UserError, match="init_seed must be"):
+        tutorial.with_seed(seed)
+
+
+def test_huge_numbers_of_stops_are_refused(tutorial):
+    with pytest.raises(UserError, match="eval_every stops the training 1,000,000,000 times"):
+        dataclasses.replace(tutorial, steps=10**9, eval_every=1)
+    with pytest.raises(UserError, match="snapshots stops the training 1,048,577 times"):
+        dataclasses.replace(tutorial, steps=2**20, snapshots=range(2**20 + 1))
+    with pytest.raises(UserError, match=r"steps must be below 2\*\*31"):
+        dataclasses.replace(tutorial, steps=10**400)
+    dataclasses.replace(tutorial, steps=10**9, eval_every=10**6)
+
+
+def test_the_tutorials_record_is_the_same_to_the_byte_as_ever(tutorial):
+    record = tutorial.to_dict()
+    assert record["train"].pop("lr_end") == 0  # added later
+    text = json.dumps(record)
+    assert hashlib.sha256(text.encode()).hexdigest() == TUTORIALS_DIGEST
 
 
 def test_snapshots_are_sorted_and_unique(tutorial):
@@ -254,12 +449,69 @@ def test_a_rate_rises_and_falls_as_the_schedule_says():
     np.testing.assert_allclose(
         rates, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2, 0.1, 0, 0], atol=1e-15
     )
+    ending = dataclasses.replace(cfg, lr_end=0.25)
+    rates = [ending.learning_rate(step) for step in range(12)]
+    np.testing.assert_allclose(
+        rates, [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.45, 0.4, 0.35, 0.3, 0.25, 0.25], atol=1e-15
+    )
     constant = dataclasses.replace(cfg, lr_schedule="constant")
     assert [constant.learning_rate(step) for step in (4, 5, 9)] == [0.4, 0.5, 0.5]
 
 
+def test_a_constant_rate_has_no_end_of_its_own():
+    with pytest.raises(UserError, match=r"lr_end=0\.1 has no effect unless lr_schedule is cosine"):
+        TrainConfig(lr_end=0.1)
+
+
 def test_the_loss_on_all_tokens_needs_outputs_for_all(tutorial):
-    assert tutorial.trained_positions == (5, 6, 7, 8)
-    assert dataclasses.replace(tutorial, loss_on="all").trained_positions == tuple(range(1, 9))
+    assert tutorial.train_positions == (5, 6, 7, 8)
+    assert dataclasses.replace(tutorial, loss_on="all").train_positions == tuple(range(1, 9))
     with pytest.raises(UserError, match=r"d_vocab_out=113 .*at least 114"):
         dataclasses.replace(PRESETS["grokking"], loss_on="all")
+
+
+# What a bidirectional model sees
+
+
+def bidirectional(task, **fields):
+    """A recipe of a model that sees all tokens that it is fed."""
+    model = HookedTransformerConfig(
+        **SHAPE
+        | {"n_heads": 1, "act_fn": "relu", "attention_dir": "bidirectional"}
+        | {"d_vocab": len(task.vocabulary), "n_ctx": len(task.position_labels)}
+    )
+    return TrainConfig(model=model, task=task, batch_size=1, **fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "seen"),
+    [
+        *[(make_task(name), "y0") for name in ("reverse_increment", "copy", "sort")],
+        (make_task("cumulative_sum"), "y0"),
+        (make_task("induction"), "y1"),
+        (make_task("copy", length=8), "y0"),
+    ],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_a_model_that_sees_its_answers_is_refused(task, seen):
+    cfg = bidirectional(task)  # a run that was trained so before opens
+    with pytest.raises(UserError, match=rf"attention_dir='bidirectional'.* such as {seen}, "):
+        cfg.require_unseen_answers()
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        *map(make_task, ("modular_addition", "brackets")),
+        make_task("copy", length=1),
+        make_task("induction", length=2),
+    ],
+    ids=lambda task: task.name,
+)
+def test_one_answer_at_the_end_is_not_seen(task):
+    cfg = bidirectional(task)
+    cfg.require_unseen_answers()
+    assert cfg.train_positions == (task.sequences().shape[1] - 1,)
+    if cfg.train_positions[0] > 1:
+        with pytest.raises(UserError, match="loss_on='task'"):
+            bidirectional(task, loss_on="all").require_unseen_answers()

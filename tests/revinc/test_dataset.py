@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revinc import PRESETS, TrainConfig, UserError
-from revinc.dataset import make_dataset, many_batches
+from revinc.dataset import make_dataset, rows_of_runs
 from revinc.engine import MOST_TOKENS, chunk_capacity
 from revinc.tasks import SAMPLE, Copy
 from revinc.trainer import boundaries
@@ -19,7 +19,7 @@ def test_the_tutorial_trains_on_the_first_200_of_256(tutorial):
     assert data.train_rows.tolist() == list(range(200))
     assert data.holdout_rows.tolist() == list(range(200, 256))
     assert np.array_equal(data.tokens, tutorial.task.sequences())
-    assert data.predicted == (5, 6, 7, 8)
+    assert data.eval_positions == (5, 6, 7, 8)
 
 
 @settings(deadline=None, max_examples=50)
@@ -72,7 +72,7 @@ DRAWN = TrainConfig(
 
 def seen(data, start, stop):
     """The sequences that a run trains on."""
-    tokens, rows = data.examples(data.batches(start, stop))
+    tokens, rows = data.examples(data.rows(start, stop))
     return tokens[rows]
 
 
@@ -84,14 +84,14 @@ def test_any_stretch_of_a_drawn_run_can_be_had_by_itself(start, length, seed):
     assert whole.shape == (9, 4, 17)
     assert np.array_equal(seen(data, start + 9 - length, start + 9), whole[9 - length :])
     # And in whatever order it is asked for.
-    tokens, rows = data.examples(data.batches(start, start + 9)[::-1, ::-1])
+    tokens, rows = data.examples(data.rows(start, start + 9)[::-1, ::-1])
     assert np.array_equal(tokens[rows], whole[::-1, ::-1])
 
 
 def test_a_drawn_run_meets_every_example_once_beyond_32_bits_too():
     data = make_dataset(DRAWN)
-    assert data.batches(0, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
-    assert data.batches(2**40, 2**40 + 1)[0, 0] == 2**42
+    assert data.rows(0, 3).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert data.rows(2**40, 2**40 + 1)[0, 0] == 2**42
 
 
 def test_it_is_evaluated_on_what_it_trains_on_and_on_what_the_split_seed_draws():
@@ -119,14 +119,14 @@ def test_many_runs_have_the_batches_that_each_has_alone(tutorial):
         [dataclasses.replace(DRAWN, data_seed=seed) for seed in (1, 2)],
     ):
         datasets = [make_dataset(run) for run in runs]
-        together = many_batches(datasets, 3, 5)
+        together = rows_of_runs(datasets, 3, 5)
         for batches, data in zip(together, datasets, strict=True):
-            assert np.array_equal(batches, data.batches(3, 5))
+            assert np.array_equal(batches, data.rows(3, 5))
 
 
 @pytest.mark.parametrize("changes", [{"split": "random"}, {"train_fraction": 0.5}], ids=str)
 def test_a_split_of_what_is_drawn_is_refused(changes):
-    with pytest.raises(UserError, match=f"{next(iter(changes))}=.* is of no use"):
+    with pytest.raises(UserError, match=f"{next(iter(changes))}=.* has no effect"):
         dataclasses.replace(DRAWN, **changes)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from model_family import BASE, CASES, GROUPED, case, configs
 
 from revinc import HookedTransformerConfig, TrainConfig, UserError
-from revinc.transformer_lens_fields import NOT_IMPLEMENTED
+from revinc.transformer_lens_fields import NOT_IMPLEMENTED, OFF_UP_TO_ZERO, UNSET_BELOW_ZERO
 
 LOCAL = {"use_local_attn": True, "window_size": 2, "attn_types": ("local", "global")}
 ROTARY = {"positional_embedding_type": "rotary"}
@@ -100,3 +100,32 @@ def test_an_unknown_field_is_refused_with_near_names():
 def test_a_runs_model_has_no_seed_of_its_own(tutorial):
     with pytest.raises(UserError, match=r"seed=3.*init_seed"):
         TrainConfig(model=tutorial.model.replace(seed=3))
+
+
+@pytest.mark.parametrize("field", ["attn_types", "window_size", "rotary_dim", "attn_scale"])
+@pytest.mark.parametrize("value", [[[], []], "x", {}, True])
+def test_a_value_of_another_type_is_refused_even_where_it_would_have_no_effect(field, value):
+    with pytest.raises(UserError, match=rf"\b{field}\b"):
+        HookedTransformerConfig.from_dict(BASE | {field: value, "use_attn_scale": False})
+
+
+@pytest.mark.parametrize("fields", [None, 5, [], "text", [("n_layers", 1)]])
+def test_fields_that_are_no_dict_are_refused(fields):
+    with pytest.raises(UserError, match="must be a dict"):
+        HookedTransformerConfig.from_dict(fields)
+
+
+def test_sizes_are_bounded_whether_given_or_derived():
+    with pytest.raises(UserError, match="n_layers must be below 1024, not 10000000"):
+        HookedTransformerConfig(**BASE | {"n_layers": 10**7})
+    with pytest.raises(UserError, match=r"d_mlp must be below 2\*\*31"):
+        HookedTransformerConfig(**BASE | {"d_model": 2**30, "d_mlp": None})
+    with pytest.raises(UserError, match=r"d_vocab must be below 2\*\*31, not 1000.* \.\.\. 0000"):
+        HookedTransformerConfig(**BASE | {"d_vocab": 10**400})
+
+
+@pytest.mark.parametrize("field", [*UNSET_BELOW_ZERO, *OFF_UP_TO_ZERO])
+def test_nan_is_not_taken_for_a_field_that_is_not_set(field):
+    fields = HookedTransformerConfig(**BASE).to_dict()
+    with pytest.raises(UserError, match=f"{field} must be"):
+        HookedTransformerConfig.from_dict(fields | {field: float("nan")})

@@ -22,6 +22,33 @@ def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     assert list(provenance.installed_versions()) == ["numpy"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda package: (package / "part.py").write_text("b = 2"),
+        lambda package: (package / "part.py").rename(package / "other.py"),
+        lambda package: (package / "sub" / "more.py").write_text(""),
+    ],
+    ids=["edited", "renamed", "added"],
+)
+def test_the_digest_of_source_is_another_after_any_change(tmp_path, monkeypatch, change):
+    package = tmp_path / "a_package_of_tests"
+    (package / "sub").mkdir(parents=True)
+    for name in ("__init__.py", "part.py"):
+        (package / name).write_text("a = 1")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def digest():
+        provenance.source_digest.cache_clear()
+        return provenance.source_digest("revinc", package.name)
+
+    before = digest()
+    (package / "notes.txt").write_text("no source")
+    assert digest() == before
+    change(package)
+    assert digest() != before
+
+
 @pytest.fixture
 def source(tmp_path, monkeypatch):
     """A function that runs git in a checkout that takes the place of this program's."""

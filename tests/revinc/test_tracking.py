@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 import sys
 import types
@@ -141,6 +142,14 @@ def test_logs_hold_every_point_once(train, cfg, monkeypatch, wandb, step, how):
     pd.testing.assert_series_equal(pd.Series(shown), pd.Series(points)[list(shown)], rtol=1e-6)
     (history,) = wandb.histories.values()
     assert shown_by_wandb(history) == points
+
+
+def test_the_rate_of_a_step_is_that_of_the_update_which_led_to_it(train, cfg, wandb):
+    warming = dataclasses.replace(cfg, steps=5, snapshots=(), lr=0.1, warmup_steps=4)
+    train("run", log=["wandb"], config=warming)
+    (history,) = wandb.histories.values()
+    rates = {step: row["lr"] for step, row in history.items() if "lr" in row}
+    assert rates == pytest.approx({1: 0.0, 2: 0.025, 3: 0.05, 4: 0.075, 5: 0.1})
 
 
 def test_a_run_that_is_replaced_begins_its_logs_anew(train, cfg, wandb):

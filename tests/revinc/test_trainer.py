@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revinc import TrainConfig, UserError, runs, trainer
-from revinc.console import Reporter
+from revinc.batch_schedule import draw_batches
 from revinc.engine import LONGEST_CHUNK, chunk_capacity
+from revinc.progress_output import Reporter
 from revinc.runs import Run
-from revinc.schedule import draw_batches
 from revinc.trainer import Diverged, Interrupted, boundaries
 
 from .conftest import AddingEngine, Stopping
@@ -42,7 +42,7 @@ def test_a_run_evaluates_and_snapshots_when_asked(train):
 
 
 def test_the_result_is_that_of_single_updates_over_the_schedule(train, cfg, weights):
-    from revinc.schedule import draw_batches
+    from revinc.batch_schedule import draw_batches
 
     state = AddingEngine().start(weights)
     for batch in draw_batches(cfg.data_seed, np.arange(200), cfg.batch_size, 0, cfg.steps):
@@ -73,6 +73,19 @@ def test_a_run_may_be_stopped_at_every_chunk(train):
 def test_ctrl_c_says_where_it_stopped_and_how_to_go_on(train, tmp_path, refuses_in_one_line):
     with refuses_in_one_line(Interrupted, "step 20", f"--out {tmp_path / 'run'} --resume"):
         train("run", reporter=Stopping(20, KeyboardInterrupt()))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ctrl_c_that_python_drops_stops_the_run_after_the_chunk(train, drop_ctrl_c):
+    class Dropping(Stopping):
+        def reached(self, point):
+            if point.step == self.step:
+                drop_ctrl_c()
+
+    whole = results(train("whole"))
+    with pytest.raises(Interrupted, match="step 20;"):
+        train("broken", reporter=Dropping(20, None))
+    assert results(train("broken", resume=True)) == whole
 
 
 def test_ctrl_c_before_the_first_update_leaves_a_resumable_run(train):
@@ -171,7 +184,7 @@ def test_a_resume_from_between_boundaries_skips_no_update(train, open_writer, cf
         batches = draw_batches(cfg.data_seed, np.arange(200), cfg.batch_size, 20, 33)
         (odd,) = trainer.replay(AddingEngine(), point, batches)
         assert odd.step == 33
-        writer.save_checkpoint(odd)
+        writer.save_checkpoint(odd.checkpoint)
     assert results(train("broken", resume=True)) == whole
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import pickle
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from safetensors.numpy import save
 
 from revinc import UserError
 from revinc.weights import (
+    check_finite,
     check_state_dict,
     load_state_dict,
     parameter_shapes,
@@ -148,3 +151,107 @@ def test_another_models_file_is_refused_by_its_differences(tutorial, random_weig
 def test_a_folder_is_no_weights_file(tutorial, tmp_path):
     with pytest.raises(UserError, match=str(tmp_path)):
         load_state_dict(tmp_path, tutorial.model)
+
+
+def write_safetensors(path, header, data=b"", n_bytes=None):
+    """A file with any header, whose length may be said wrongly."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if n_bytes is None else n_bytes) + text + data)
+    return path
+
+
+def of_type(dtype, n_bytes, shape):
+    return {"x": {"dtype": dtype, "shape": shape, "data_offsets": [0, n_bytes]}}
+
+
+LYING_FILES = {
+    "a header of 10 GB": (b"{}", 10 * 2**30),
+    "a header of 2**63 bytes": (b"{}", 2**63),
+    "no header": (b"", 0),
+    "a deep header": (b'{"x":' + b"[" * 200_000 + b"]" * 200_000 + b"}", None),
+    "a header that is a list": (b"[]", None),
+    "not UTF-8": (b'{"\xff": {}}', None),
+    "more data than there is": (of_type("F32", 4000, [1000]), None),
+    "a shape that overflows": (of_type("F32", 4, [2**40, 2**40]), None),
+    "a negative shape": (of_type("F32", 4, [-1]), None),
+    "a type of no name": (of_type("F99", 4, [1]), None),
+    "an offset that is missing": ({"x": {"dtype": "F32", "shape": [1]}}, None),
+}
+
+
+@pytest.mark.parametrize(("header", "n_bytes"), LYING_FILES.values(), ids=LYING_FILES)
+def test_a_header_that_lies_is_refused(tmp_path, header, n_bytes, refuses_in_one_line):
+    path = write_safetensors(tmp_path / "file", header, b"\0" * 4, n_bytes)
+    with refuses_in_one_line(UserError, path, "truncated or of another format"):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "C64", "F4"])
+def test_a_type_that_numpy_lacks_is_named(tmp_path, dtype, refuses_in_one_line):
+    n_bytes = {"C64": 16, "F4": 1}.get(dtype, 2)
+    path = write_safetensors(tmp_path / "file", of_type(dtype, n_bytes, [2]), b"\0" * n_bytes)
+    with refuses_in_one_line(UserError, path, f"x as {dtype}", "float32"):
+        read_safetensors(path)
+
+
+def test_bfloat16_is_read_as_float32(tmp_path):
+    numbers = np.array([1.0, -2.5, 0.0, 3.0e38, np.inf], np.float32)
+    halves = (numbers.view(np.uint32) >> 16).astype("<u2")
+    path = write_safetensors(tmp_path / "file", of_type("BF16", 10, [5]), halves.tobytes())
+    loaded = read_safetensors(path)["x"]
+    assert loaded.dtype == np.float32
+    np.testing.assert_allclose(loaded, numbers, rtol=2**-7)
+
+
+def test_bfloat16_is_cast_by_the_check(tutorial, random_weights):
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    weights = random_weights(tutorial.model)
+    narrow = {name: array.astype(bfloat16) for name, array in weights.items()}
+    for name, array in check_state_dict(tutorial.model, narrow).items():
+        assert array.dtype == np.float32
+        assert np.array_equal(array, narrow[name].astype(np.float32))
+
+
+def test_a_huge_file_is_refused_by_its_shapes_before_it_is_read(tutorial, tmp_path):
+    n_bytes = 2**42
+    path = write_safetensors(tmp_path / "file", of_type("F32", n_bytes, [2**40]))
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size + n_bytes)  # a hole, which takes no room
+    with pytest.raises(UserError, match="does not fit the config"):
+        load_state_dict(path, tutorial.model)
+
+
+@pytest.mark.parametrize("value", [None, "text", [[1.0], [1.0, 2.0]], {"a": 1.0}, len], ids=repr)
+def test_what_is_no_array_is_named(tutorial, random_weights, value):
+    weights = random_weights(tutorial.model) | {"unembed.b_U": value, 5: value}
+    with pytest.raises(UserError, match=r"unexpected 5.*unembed\.b_U holds"):
+        check_state_dict(tutorial.model, weights)
+
+
+def test_a_message_about_many_problems_stays_short(tutorial):
+    with pytest.raises(UserError, match=r"and \d+ more") as caught:
+        check_state_dict(tutorial.model.replace(n_layers=1000), {})
+    assert len(str(caught.value)) < 1000
+
+
+def test_values_that_are_not_finite_are_counted_by_tensor(
+    tutorial, random_weights, refuses_in_one_line
+):
+    weights = random_weights(tutorial.model)
+    check_finite(weights)
+    weights["unembed.W_U"][:] = np.nan
+    weights["embed.W_E"][0, 0] = -np.inf
+    with refuses_in_one_line(
+        UserError,
+        "the file can't be used",
+        "unembed.W_U holds 20 values that are NaN or infinite",
+        "embed.W_E holds 1 value that is NaN or infinite",
+    ):
+        check_finite(weights, "the file")
+
+
+def test_a_value_beyond_float32_becomes_infinite_and_is_told(tutorial, random_weights):
+    weights = random_weights(tutorial.model.replace(dtype="float64"))
+    weights["embed.W_E"][0, 0] = 1e300
+    with pytest.raises(UserError, match=r"embed\.W_E holds 1 value that is"):
+        check_finite(check_state_dict(tutorial.model, weights))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from revinc import HookedTransformerConfig
+from revinc import HookedTransformerConfig, TrainConfig, UserError
 from revinc.model_config import ACT_FNS, INIT_MODES, NORMALIZATION_TYPES
+from revinc.tasks import Induction
 
 BASE = {"n_layers": 2, "d_model": 6, "d_head": 4, "n_heads": 2, "d_mlp": 7, "d_vocab": 5}
 BASE |= {"n_ctx": 8, "dtype": "float64"}
 
-GROUPED = {"n_heads": 4, "n_key_value_heads": 2}
+GROUPED = {"n_heads": 4, "n_key_value_heads": 2, "ungroup_grouped_query_attention": False}
 ALL_HOOKS = dict.fromkeys(
     ("use_attn_result", "use_split_qkv_input", "use_hook_mlp_in", "use_hook_tokens"), True
 )
@@ -21,24 +22,35 @@ CASES = {
     **{f"act_fn {name}": {"act_fn": name} for name in ACT_FNS if name != "relu"},
     "gated": {"gated_mlp": True, "act_fn": "silu"},
     "attention only": {"attn_only": True},
-    **{f"norm {name}": {"normalization_type": name} for name in NORMALIZATION_TYPES},
+    **{
+        f"norm {name}": {"normalization_type": name, "final_rms": False}
+        for name in NORMALIZATION_TYPES
+    },
     "RMS and solu_ln": {"normalization_type": "RMS", "act_fn": "solu_ln"},
     "no norm and solu_ln": {"normalization_type": None, "act_fn": "solu_ln"},
-    "final RMS": {"final_rms": True},
+    "final RMS": {"final_rms": True, "normalization_type": "LN"},
     "final RMS of LNPre": {"final_rms": True, "normalization_type": "LNPre"},
     "large eps": {"eps": 0.5},
-    "rotary": {"positional_embedding_type": "rotary"},
-    "rotary, part of a head": {"positional_embedding_type": "rotary", "rotary_dim": 2},
+    "rotary": {
+        "positional_embedding_type": "rotary",
+        "rotary_dim": None,
+        "rotary_adjacent_pairs": False,
+    },
+    "rotary, part of a head": {
+        "positional_embedding_type": "rotary",
+        "rotary_dim": 2,
+        "rotary_adjacent_pairs": False,
+    },
     "rotary, adjacent pairs": {
         "positional_embedding_type": "rotary",
         "rotary_adjacent_pairs": True,
         "rotary_base": 100,
     },
-    "shortformer": {"positional_embedding_type": "shortformer"},
+    "shortformer": {"positional_embedding_type": "shortformer", "use_attn_in": False},
     "shortformer by head": {"positional_embedding_type": "shortformer", "use_attn_in": True},
-    "alibi": {"positional_embedding_type": "alibi", "n_heads": 3},
+    "alibi": {"positional_embedding_type": "alibi", "n_heads": 3, "attention_dir": "causal"},
     "no positions": {"positional_embedding_type": "none"},
-    "grouped": GROUPED,
+    "grouped": GROUPED | {"use_split_qkv_input": False},
     "grouped, one group": {"n_heads": 3, "n_key_value_heads": 1},
     "grouped, ungrouped": GROUPED | {"ungroup_grouped_query_attention": True, "use_attn_in": True},
     "grouped, all hooks": GROUPED | ALL_HOOKS,
@@ -57,16 +69,63 @@ CASES = {
     | GROUPED
     | {"positional_embedding_type": "rotary", "normalization_type": "RMS"}
     | {"parallel_attn_mlp": True, "gated_mlp": True, "act_fn": "gelu_new"},
-    "attention input by head": {"use_attn_in": True},
+    "attention input by head": {"use_attn_in": True, "use_split_qkv_input": False},
     "all hooks": ALL_HOOKS | {"use_attn_in": True},
     "other output vocabulary": {"d_vocab_out": 3},
+    "odd sizes": {"d_model": 9, "d_head": 3},
 }
-"""Fields beside those of `BASE`."""
+"""Fields beside those of `BASE`. A default is spelled out where a case is about its absence, so
+that no other case is combined with it that has another value."""
 
 
 def case(name: str, **more) -> HookedTransformerConfig:
     """The config of a named case."""
-    return HookedTransformerConfig(**BASE | CASES[name] | more)
+    return HookedTransformerConfig(**BASE | (CASES | COMBINED)[name] | more)
+
+
+OF_MLPS = {"d_mlp", "act_fn", "gated_mlp", "parallel_attn_mlp", "use_hook_mlp_in"}
+
+
+def can_combine(one: dict, other: dict) -> bool:
+    """Whether a model can have the fields of two cases, and each field has its effect in it."""
+    both = one | other
+    if any(one[field] != other[field] for field in one.keys() & other.keys()):
+        return False
+    if both.get("attn_only") and OF_MLPS & both.keys():
+        return False
+    if "eps" in both and both.get("normalization_type", "LN") is None:
+        return False
+    try:
+        HookedTransformerConfig(**BASE | both)
+    except UserError:
+        return False
+    return True
+
+
+def combine(cases: dict[str, dict]) -> dict[str, dict]:
+    """Few models that have the fields of all cases, by the joined names of the cases of each."""
+    combined: list[tuple[list[str], dict]] = []
+    for name, fields in cases.items():
+        for names, together in combined:
+            if can_combine(together, fields):
+                names.append(name)
+                together.update(fields)
+                break
+        else:
+            combined.append(([name], dict(fields)))
+    return {", ".join(names): together for names, together in combined}
+
+
+COMBINED = {"tutorial": CASES["tutorial"]}
+COMBINED |= combine({name: fields for name, fields in CASES.items() if name != "tutorial"})
+"""The models for tests that take long: each case is part of one of them."""
+
+
+def recipe(model: HookedTransformerConfig, **fields) -> TrainConfig:
+    """A recipe that trains `model`: one that sees every token that it is fed is asked for the last, which it is not."""
+    if model.attention_dir == "bidirectional":
+        fields = {"task": Induction(length=2, n_symbols=4), "batch_size": 8} | fields
+    return TrainConfig(model=model, **fields)
 
 
 SIZES = (

@@ -9,7 +9,7 @@ from model_family import BASE, CASES, GROUPED, case
 from revinc import HookedTransformerConfig as OurConfig
 from revinc.transformer_lens_fields import NOT_IMPLEMENTED, WITHOUT_EFFECT
 from torch_reference import adapter
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 
 if WORLD != "3.9":
     pytest.skip("of 3.9", allow_module_level=True)

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 import transformer_lens
 
 from revinc import TrainConfig, UserError
+from revinc.batch_schedule import draw_batches
 from revinc.dataset import make_dataset
-from revinc.schedule import draw_batches
 from torch_reference import TorchEngine, adapter, train
-from torch_reference.installed import WORLD
+from torch_reference.installed_transformer_lens import WORLD
 from torch_reference.optimizer import clip_gradients
 
 needs_3_9 = pytest.mark.skipif(WORLD != "3.9", reason="TransformerLens 3.9 is not installed")
@@ -117,7 +117,7 @@ def test_a_state_survives_as_arrays_bit_for_bit(engine, initial_weights, batches
     "changes",
     [
         {"optimizer": "sgd", "momentum": 0.9, "warmup_steps": 9, "clip_grad_norm": 0.5},
-        {"optimizer": "sgd", "lr_schedule": "linear"},
+        {"optimizer": "sgd", "lr_schedule": "linear", "lr_end": 1e-3},
         {"optimizer": "rmsprop", "label_smoothing": 0.1, "loss_on": "all"},
     ],
     ids=str,

@@ -8,7 +8,7 @@ import pytest
 
 import torch_reference
 from revinc import HookedTransformerConfig, TrainConfig, UserError
-from revinc.cli import run_command
+from revinc.command_errors import run_command
 from revinc.runs import Run
 from torch_reference import adapter
 from torch_reference.__main__ import make_parser

@@ -1,8 +1,9 @@
-"""From C++ source to a loaded library, compiled at most once per program, compiler and CPU."""
+"""Compile C++ source into a library for XLA to call, at most once per program, compiler and CPU."""
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import json
 import logging
@@ -14,24 +15,56 @@ from pathlib import Path
 import jax
 
 from jax_revinc.compilation_cache import cache_folder
-from jax_revinc.engines.fused import object_cache
-from jax_revinc.engines.fused.compiler import CannotBuild, find_compiler
-from jax_revinc.engines.fused.cpu import cpu_features, native_flags
+from jax_revinc.engines.fused import library_cache
+from jax_revinc.engines.fused.errors import CannotBuild
+from jax_revinc.engines.fused.toolchain import cpu_features, find_compiler, native_flags
 
 logger = logging.getLogger(__name__)
 
+FLAGS = (
+    "-O3",
+    "-ffp-contract=fast",  # a product and a sum become one instruction
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
+"""The compiler's flags. NaN and infinities stay as IEEE 754 defines them."""
 
-def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
-    """The library that C++17 `source` compiles to on this CPU, with JAX's FFI headers at hand.
 
-    It is kept in ``fused`` under `cache_folder`.
+@functools.cache
+def ffi_target(source: str, handler: str) -> str:
+    """Compile a C++ program, unless that is done already, and register its function `handler` with
+    XLA. Return the name under which XLA can call the function.
 
     Args:
-        flags: the compiler's, which come last and so overrule those for this CPU; without ``-O3`` nothing is
-            optimised. They are for compiling, and don't reach the linker.
+        source: the program's C++.
+        handler: the name of a function in it.
 
     Raises:
-        CannotBuild: if there is no compiler, if it refuses the source, or if nothing can be written.
+        CannotBuild: see `shared_library`; or if the library has no such function.
+    """
+    name = f"jax_revinc_{handler}_{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    try:
+        function = getattr(shared_library(source, FLAGS), handler)
+    except AttributeError as why:
+        raise CannotBuild(
+            f"the library that {find_compiler()} built lacks the function {handler}, which its "
+            "source defines; set CXX to another compiler"
+        ) from why
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+    return name
+
+
+def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
+    """Compile C++17 source for this CPU and load the library. The library is cached on disk, in the
+    subfolder ``fused`` of this package's cache folder.
+
+    Args:
+        source: the program, which may include JAX's FFI headers.
+        flags: for compiling, not for linking; they overrule the flags for this CPU. Nothing is
+            optimised without ``-O3``.
+
+    Raises:
+        CannotBuild: if there is no compiler, it refuses the source, or nothing can be written.
     """
     compiler = find_compiler()
     all_flags = [*native_flags(), *flags]
@@ -42,7 +75,7 @@ def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         compiler.version,
         platform.machine(),
         sorted(cpu_features()),
-        metadata.version("jaxlib"),  # whose headers go into the object
+        metadata.version("jaxlib"),  # its headers go into the object
     )
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     headers = ["-isystem", jax.ffi.include_dir()]
@@ -52,9 +85,10 @@ def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         compiler.compile(source, [*headers, *all_flags], path)
 
     try:
-        return object_cache.load(cache_folder() / "fused", key, compile_to)
+        return library_cache.load(cache_folder() / "fused", key, compile_to)
     except OSError as why:
         raise CannotBuild(
-            f"The compiled program can be neither kept nor loaded ({why}): make room, "
-            "or let JAX_REVINC_CACHE name a folder that can be written and run from."
+            f"the library that {compiler} built can't be saved or loaded ({why}): set CXX to "
+            "another compiler, or set TMPDIR and JAX_REVINC_CACHE to folders that have free space "
+            "and from which programs may be run"
         ) from why

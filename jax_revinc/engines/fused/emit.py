@@ -1,15 +1,22 @@
-"""The text of a program in C++: straight-line code in which every scalar is a vector of lanes."""
+"""Generate C++ source from a computation graph: straight-line code on SIMD vectors, joined with the
+hand-written headers of the folder ``runtime``.
+"""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Container
+from pathlib import Path
 from typing import NamedTuple
 
-from jax_revinc.engines.fused.chunks import CHUNK, Chunks, Scratch
-from jax_revinc.engines.fused.dag import PARAMETER, TOKEN, Node, Program, Scalar
-from jax_revinc.engines.fused.units import named_numbers
+import jax
+import numpy as np
+from jaxtyping import Float
+from numpy.polynomial import Chebyshev, Polynomial
+
+from jax_revinc.engines.fused.graph import PARAMETER, TOKEN, Node, Program, Scalar
+from jax_revinc.engines.fused.schedule import STATEMENTS, Schedule, Slots
+from jax_revinc.engines.fused.spec import Spec
 
 PATTERNS = {
     "add": "{} + {}",
@@ -35,98 +42,201 @@ PATTERNS = {
     "add_where": "{1} ? {0} + {2} : {0}",
     "to_float": "__builtin_convertvector({}, V)",
 }
-"""How every operation is written. The functions are those of ``vectors.hpp``."""
+"""The C++ expression of every operation. The functions are those of ``vectors.hpp``."""
+
+C_TYPES = {"float32": "float", "float64": "double"}
+
+ERFC_DEGREES = {"float32": 11, "float64": 27}
+"""Degrees of the polynomial for erfc: its error is below 2e-8 and 4e-15."""
 
 
-class Kernel(NamedTuple):
-    """Statements that compute a program.
+class UpdateRules(NamedTuple):
+    """An optimizer's update as rules for ranges of parameters. Each rule is a computation graph
+    that updates one parameter.
 
     Attributes:
-        parts: to be run in order. `p` are the parameters, scalars or vectors, `t` the tokens, `g` the outputs, and `s`
-            what is kept from part to part.
-        n_kept: the most numbers that are kept.
+        programs: the different rules. The inputs of a rule are a parameter, its moments, its
+            gradient and the scalars of the update; its outputs are the new parameter and moments.
+        ranges: ``(begin, end, rule)``: the rule of the parameters from `begin` to `end`, exclusive.
+        n_moments: numbers that the optimizer keeps for every parameter.
+        n_scalars: numbers of an update that all parameters of a model share.
     """
 
-    parts: list[str]
-    n_kept: int
+    programs: tuple[Program, ...]
+    ranges: tuple[tuple[int, int, int], ...]
+    n_moments: int
+    n_scalars: int
 
 
-def kernel(program: Program, assign: str, longest: int = CHUNK) -> Kernel:
-    """The kernel of a program.
+def gradient_source(program: Program, spec: Spec) -> str:
+    """Generate the C++ source of a function ``value_and_grad``, which XLA can call, from the
+    computation graph of a loss and its gradient.
+    """
+    return f"{examples_source(program, spec)}{runtime('value_and_grad')}"
+
+
+def outputs_source(program: Program, spec: Spec) -> str:
+    """Generate the C++ source of a function ``outputs``, which XLA can call: it evaluates a
+    computation graph on each example.
+    """
+    return f"{examples_source(program, spec)}{runtime('outputs')}"
+
+
+def training_source(program: Program, rules: UpdateRules, spec: Spec) -> str:
+    """Generate the C++ source of two functions that XLA can call: ``value_and_grad`` returns a loss
+    and its gradient, and ``train`` makes updates.
+    """
+    functions = "\n".join(
+        f"INLINE void rule_{k}(const V *p, V *g) {{\n{rule_text(rule)}\n}}"
+        for k, rule in enumerate(rules.programs)
+    )
+    calls = "\n".join(
+        f"  update_range(rule_{rule}, {begin}, {end}, state, gradient, scalars);"
+        for begin, end, rule in rules.ranges
+    )
+    return f"""\
+{gradient_source(program, spec)}
+constexpr int N_MOMENTS = {rules.n_moments}, N_SCALARS = {rules.n_scalars};
+{functions}
+{runtime("training")}
+static void update(P *state, const P *gradient, const V *scalars) {{
+{calls}
+}}
+"""
+
+
+def examples_source(program: Program, spec: Spec) -> str:
+    """Generate the C++ that evaluates the computation graph of one example on many examples; every
+    generated program contains it.
+    """
+    kernel = Kernel(program, "+=")
+    functions = "\n".join(
+        f"SEGMENT({k})\n{text}\nEND_OF_SEGMENT" for k, text in enumerate(kernel.segments)
+    )
+    calls = "\n".join(
+        f"  segment_{k}(p, tokens, outputs, to_next, example_slots, n);"
+        for k in range(len(kernel.segments))
+    )
+    uses_erfc = any(node.op == "erfc" for node in program.nodes())
+    sizes = [leaf.size for leaf in jax.tree.leaves(spec.params)]
+    return f"""\
+typedef {C_TYPES[spec.dtype.name]} F;
+#define LANES {spec.n_lanes}
+{runtime("vectors")}
+{complementary_error_function(spec.dtype) if uses_erfc else ""}
+typedef {"V" if spec.many else "F"} P;  // a parameter
+constexpr int N_PARAMETERS = {program.n_parameters}, N_TOKENS = {program.n_tokens};
+constexpr int N_OUTPUTS = {len(program.outputs)}, N_SLOTS = {kernel.n_slots + 1};
+constexpr int N_LEAVES = {len(sizes)};
+constexpr int64_t LEAF_SIZES[] = {{{", ".join(map(str, sizes))}}};
+
+{runtime("segments")}
+{functions}
+static void all_segments(SEGMENT_ARGUMENTS) {{
+{calls}
+}}
+{runtime("examples")}
+{runtime("many_models" if spec.many else "one_model")}
+{runtime("blocks")}
+"""
+
+
+def runtime(name: str) -> str:
+    """Read a hand-written C++ header in the folder ``runtime``, to paste into a program."""
+    return (Path(__file__).with_name("runtime") / f"{name}.hpp").read_text()
+
+
+class Kernel:
+    """The C++ text of a computation graph, cut into segments: functions that are run one after
+    another.
+
+    They read parameters ``p``, tokens ``t`` and ``slots``, and write ``slots`` and outputs ``g``.
 
     Args:
+        program: what is computed.
         assign: ``=`` or ``+=``, for the outputs.
-        longest: numbers of a part, at most.
+        longest: the most statements of a segment.
+
+    Attributes:
+        segments: the text of each.
+        n_slots: values that are stored between segments at one time.
     """
-    units = named_numbers(program)
-    chunks = Chunks(units, longest)
-    unit_of = {unit.node.id: unit for unit in units}
-    outputs: dict[int, list[int]] = {}
-    for i, output in enumerate(program.outputs):
-        if isinstance(output, Node):
-            outputs.setdefault(output.id, []).append(i)
-    scratch = Scratch()
-    parts = []
-    for k, chunk in enumerate(chunks.units):
+
+    def __init__(self, program: Program, assign: str, longest: int = STATEMENTS) -> None:
+        self._schedule, self._slots = Schedule(program, longest), Slots()
+        self._assign, self._outputs = assign, program.outputs
+        self._outputs_of: dict[int, list[int]] = {}
+        for i, output in enumerate(program.outputs):
+            if isinstance(output, Node):
+                self._outputs_of.setdefault(output.id, []).append(i)
+        segments = [self._segment(k) for k in range(len(self._schedule.segments))]
+        self.segments = [*segments, self._other_outputs()]
+        self.n_slots = self._slots.size
+
+    def _segment(self, k: int) -> str:
+        """The C++ text of the segment numbered `k`. It loads or recomputes the values that it needs
+        from earlier segments, and then computes its own.
+        """
+        schedule, slots = self._schedule, self._slots
         lines: list[str] = []
-        here: set[int] = set()
+        declared: set[int] = set()
 
-        def name(node: Node, lines: list[str] = lines, here: set[int] = here) -> None:
-            """Have a number from before under its name."""
-            if node.is_leaf or node.id in here:
+        def declare(node: Node) -> None:
+            """Add, if missing, C++ that loads or recomputes a node of an earlier segment."""
+            if node.is_leaf or node.id in declared:
                 return
-            here.add(node.id)
-            if node.id in chunks.again:
-                for operand in unit_of[node.id].reads:
-                    name(operand)
-                lines.append(f"const V v{node.id} = {written(node, unit_of)};")
+            declared.add(node.id)
+            if node.id in schedule.recomputed:
+                for operand in schedule.statements[node.id].reads:
+                    declare(operand)
+                lines.append(f"const V v{node.id} = {self._expression(node)};")
             else:
-                lines.append(f"const V v{node.id} = s[{scratch.places[node.id]}];")
+                lines.append(f"const V v{node.id} = slots[{slots.of[node.id]}];")
 
-        for unit in chunk:
-            id = unit.node.id
-            for node in unit.reads:
-                name(node)
-            lines.append(f"const V v{id} = {written(unit.node, unit_of)};")
-            here.add(id)
-            lines += [f"g[{i}] {assign} v{id};" for i in outputs.get(id, ())]
-            if chunks.last_read.get(id, k) > k and id not in chunks.again:
-                lines.append(f"s[{scratch.keep(id)}] = v{id};")
-        scratch.forget(id for id in scratch.places if chunks.last_read[id] == k)
-        parts.append("\n".join(lines))
-    parts.append(
-        "\n".join(
-            f"g[{i}] {assign} {operand(output, unit_of)};"
-            for i, output in enumerate(program.outputs)
-            if not isinstance(output, Node) or output.id not in unit_of
+        for node, reads in schedule.segments[k]:
+            for operand in reads:
+                declare(operand)
+            lines.append(f"const V v{node.id} = {self._expression(node)};")
+            declared.add(node.id)
+            outputs = self._outputs_of.get(node.id, ())
+            lines += [f"g[{i}] {self._assign} v{node.id};" for i in outputs]
+            if schedule.is_stored(node.id, k):
+                lines.append(f"slots[{slots.store(node.id)}] = v{node.id};")
+        slots.free(id for id in slots.of if schedule.last_read[id] == k)
+        return "\n".join(lines)
+
+    def _other_outputs(self) -> str:
+        """The C++ text that writes outputs which no statement computes: constants, inputs and
+        inlined expressions.
+        """
+        return "\n".join(
+            f"g[{i}] {self._assign} {self._operand(output)};"
+            for i, output in enumerate(self._outputs)
+            if not isinstance(output, Node) or output.id not in self._schedule.statements
         )
-    )
-    return Kernel(parts, scratch.size)
+
+    def _expression(self, node: Node) -> str:
+        return PATTERNS[node.op].format(*map(self._operand, node.args))
+
+    def _operand(self, scalar: Scalar) -> str:
+        """The C++ text that stands for a node or a constant as an operand of an expression."""
+        if isinstance(scalar, float):
+            return f"every({literal(scalar)})"
+        if not isinstance(scalar, Node):
+            return f"(I{{}} + {scalar})"
+        if scalar.op == PARAMETER:
+            return f"every(p[{scalar.args[0]}])"
+        if scalar.op == TOKEN:
+            return f"t[{scalar.args[0]}]"
+        has_statement = scalar.id in self._schedule.statements
+        return f"v{scalar.id}" if has_statement else f"({self._expression(scalar)})"
 
 
 def rule_text(rule: Program) -> str:
-    """The statements of a program that is small enough for one part."""
-    parts, n_kept = kernel(rule, "=", longest=sys.maxsize)
-    assert not n_kept
-    return "\n".join(parts)
-
-
-def written(node: Node, named: Container[int]) -> str:
-    """The expression of a node, in terms of names."""
-    return PATTERNS[node.op].format(*(operand(arg, named) for arg in node.args))
-
-
-def operand(scalar: Scalar, named: Container[int]) -> str:
-    """How a scalar is written inside an expression."""
-    if isinstance(scalar, float):
-        return f"every({literal(scalar)})"
-    if not isinstance(scalar, Node):
-        return f"(I{{}} + {scalar})"
-    if scalar.op == PARAMETER:
-        return f"every(p[{scalar.args[0]}])"
-    if scalar.op == TOKEN:
-        return f"t[{scalar.args[0]}]"
-    return f"v{scalar.id}" if scalar.id in named else f"({written(scalar, named)})"
+    """The C++ statements that update one parameter, generated from the computation graph `rule`."""
+    kernel = Kernel(rule, "=", longest=sys.maxsize)
+    assert not kernel.n_slots
+    return "\n".join(kernel.segments)
 
 
 def literal(number: float) -> str:
@@ -135,3 +245,35 @@ def literal(number: float) -> str:
     if math.isinf(number):
         return "INF" if number > 0 else "-INF"
     return f"F({number!r})"
+
+
+def complementary_error_function(dtype: np.dtype) -> str:
+    """The C++ source of a function that computes erfc by a polynomial.
+
+    Its relative error is that of the polynomial, and of rounding z^2.
+    """
+    series = Chebyshev.interpolate(smooth_part_of_erfc, ERFC_DEGREES[dtype.name])
+    coefficients = ", ".join(f"F({c!r})" for c in series.convert(kind=Polynomial).coef.tolist())
+    return f"""\
+INLINE V complementary_error_function(V x) {{
+  constexpr F COEFFICIENTS[] = {{{coefficients}}};
+  constexpr int LAST = {ERFC_DEGREES[dtype.name]};
+  const V z = x < F(0) ? -x : x, t = F(2) / (z + F(2)), u = t * F(2) - F(1);
+  V series = every(COEFFICIENTS[LAST]);
+#pragma GCC unroll 32
+  for (int i = LAST - 1; i >= 0; i--) series = series * u + COEFFICIENTS[i];
+  const V tail = t * exponential(series - z * z);
+  return x < F(0) ? F(2) - tail : tail;
+}}"""
+
+
+def smooth_part_of_erfc(u: Float[np.ndarray, " points"]) -> Float[np.ndarray, " points"]:
+    """Compute log(erfc(z) exp(z^2) / t), where t = 2 / (2 + z) = (1 + u) / 2 and z >= 0. This
+    function of u is smooth on -1 < u <= 1, so that a polynomial approximates it well.
+
+    The form is that of Press et al., Numerical Recipes (3rd ed.), section 6.2.2.
+    """
+    from scipy import special  # slow to import, and rarely needed
+
+    t = (1 + u) / 2
+    return np.log(special.erfcx(2 / t - 2) / t)

@@ -1,9 +1,13 @@
-"""Why a program is left to XLA."""
+"""Errors of the fused engine: each says why it can't run a computation, so that XLA must run it."""
 
 
 class NotFusible(Exception):
-    """This loss can't be compiled into a fused program. Says why in one sentence; XLA runs it all the same."""
+    """The fused engine can't compile a function, or the compiled results differ from XLA's."""
 
 
 class UpdateNotFusible(NotFusible):
-    """It is the optimizer that can't be fused."""
+    """The fused engine can't compile an optimizer's update; perhaps it can compile the gradient."""
+
+
+class CannotBuild(RuntimeError):
+    """The fused engine can't compile C++ on this machine, for example for lack of a compiler."""

@@ -1,24 +1,29 @@
-"""Indices that are not known: an element is selected from all that it may be."""
+"""Translate JAX's gather and scatter into computation graphs: an index that is known only at run
+time becomes a choice between array elements.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_revinc.engines.fused.algebra import Algebra, bounds
-from jax_revinc.engines.fused.dag import Node, Scalar
 from jax_revinc.engines.fused.errors import NotFusible
-
-Scalars = np.ndarray  # of Scalar
-
+from jax_revinc.engines.fused.graph import Node, Scalar, Scalars
+from jax_revinc.engines.fused.simplify import Algebra, bounds
 
 Index = tuple[int, ...]
+Shape = tuple[int, ...]
+Arrays = Sequence[Scalars]
+EqnParams = dict[str, Any]
+"""The parameters of a jaxpr's equation."""
 
 
-class Place(NamedTuple):
-    """An index of the operand, which is meant where `start` is `value`."""
+class Candidate(NamedTuple):
+    """An array element that an index may select at run time: the one at position `at` is selected
+    if the index `start` equals `value`.
+    """
 
     start: Scalar
     value: int
@@ -26,9 +31,11 @@ class Place(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """Which element of an operand every element of a gather's result is; a scatter's updates go back there.
+    """The window sizes and dimension numbers of a JAX gather or scatter. They say which array
+    elements a window covers.
 
-    The fields are the windows' sizes in every dimension, and those of `jax.lax.GatherDimensionNumbers`.
+    The fields are the windows' sizes in every dimension, and those of
+    `jax.lax.GatherDimensionNumbers`.
     """
 
     sizes: tuple[int, ...]
@@ -39,66 +46,87 @@ class Windows(NamedTuple):
     start_indices_batching_dims: tuple[int, ...]
 
     def elements(
-        self, shape: Index, starts: Scalars, operand_shape: Index
-    ) -> Iterator[tuple[Index, list[Place]]]:
-        """Every index of the windows, which are of `shape` together, and the places that it may mean."""
+        self, shape: Shape, starts: Scalars, operand_shape: Shape
+    ) -> Iterator[tuple[Index, list[Candidate]]]:
+        """Yield the position of each window element, and the array elements that it may stand for
+        at run time.
+        """
         batch_dims = [dim for dim in range(len(shape)) if dim not in self.offset_dims]
         dropped = {*self.collapsed_slice_dims, *self.operand_batching_dims}
         window_dims = [dim for dim in range(len(operand_shape)) if dim not in dropped]
+        offsets = list(zip(window_dims, self.offset_dims, strict=True))
+        batching = list(
+            zip(self.operand_batching_dims, self.start_indices_batching_dims, strict=True)
+        )
         for index in np.ndindex(*shape):
             batch = [index[dim] for dim in batch_dims]
-            place = [0] * len(operand_shape)
-            for dim, offset_dim in zip(window_dims, self.offset_dims, strict=True):
-                place[dim] = index[offset_dim]
-            batching = zip(
-                self.operand_batching_dims, self.start_indices_batching_dims, strict=True
-            )
-            for dim, of_starts in batching:
-                place[dim] = batch[of_starts]
-            yield index, self._places(place, starts[tuple(batch)], operand_shape)
+            at = [0] * len(operand_shape)
+            for dim, offset_dim in offsets:
+                at[dim] = index[offset_dim]
+            for dim, start_dim in batching:
+                at[dim] = batch[start_dim]
+            yield index, self._candidates(at, starts[tuple(batch)], operand_shape)
 
-    def _places(self, place: list[int], starts: Scalars, operand_shape: Index) -> list[Place]:
+    def _candidates(self, at: list[int], starts: Scalars, operand_shape: Shape) -> list[Candidate]:
+        """List the array elements at position `at` plus any value that the run-time indices
+        `starts` may have.
+        """
         unknown: Scalar = 0
-        at = None
+        axis = None
         for dim, start in zip(self.start_index_map, starts, strict=True):
             least, most = bounds(start)
             if least < 0 or most > operand_shape[dim] - self.sizes[dim]:
-                raise NotFusible("it may index an array out of its bounds")
+                raise NotFusible(
+                    "the fused engine compiles only array indices that are known to be within "
+                    "bounds; an index of this computation may be out of its bounds"
+                )
             if not isinstance(start, Node):
-                place[dim] += start
-            elif at is None:
-                unknown, at = start, dim
+                at[dim] += start
+            elif axis is None:
+                unknown, axis = start, dim
             else:
-                raise NotFusible("it indexes an array in two dimensions at once")
-        if at is None:
-            return [Place(0, 0, tuple(place))]
+                raise NotFusible(
+                    "the fused engine indexes arrays along one dimension at a time; this "
+                    "computation indexes an array along two at once"
+                )
+        if axis is None:
+            return [Candidate(0, 0, tuple(at))]
         least, most = bounds(unknown)
         return [
-            Place(unknown, value, (*place[:at], place[at] + value, *place[at + 1 :]))
+            Candidate(unknown, value, (*at[:axis], at[axis] + value, *at[axis + 1 :]))
             for value in range(least, most + 1)
         ]
 
 
-def gather(
-    algebra: Algebra, operand: Scalars, starts: Scalars, windows: Windows, shape: Index
-) -> Scalars:
-    """See `jax.lax.gather`. Indices are within bounds, whatever the mode says would happen else."""
+def gather(algebra: Algebra, params: EqnParams, shape: Shape, x: Arrays) -> Arrays:
+    """Translate `jax.lax.gather` into choices between array elements. Its `mode` for indices out of
+    bounds is ignored, because all indices are known to be within bounds.
+    """
+    operand, starts = x
+    windows = Windows(params["slice_sizes"], *params["dimension_numbers"])
     result = np.empty(shape, object)
-    for index, places in windows.elements(shape, starts, operand.shape):
-        chosen = operand[places[0].at]
-        for start, value, place in places[1:]:
-            chosen = algebra.select(algebra.compare("eq", start, value), chosen, operand[place])
-        result[index] = chosen
-    return result
+    for index, candidates in windows.elements(shape, starts, operand.shape):
+        element = operand[candidates[0].at]
+        for start, value, at in candidates[1:]:
+            element = algebra.select(algebra.compare("eq", start, value), element, operand[at])
+        result[index] = element
+    return [result]
 
 
-def scatter_add(
-    algebra: Algebra, operand: Scalars, starts: Scalars, updates: Scalars, windows: Windows
-) -> Scalars:
-    """See `jax.lax.scatter_add`: the transpose of a gather."""
+def scatter_add(algebra: Algebra, params: EqnParams, _: Index, x: Arrays) -> Arrays:
+    """Translate `jax.lax.scatter_add`, the transpose of a gather, into conditional additions."""
+    operand, starts, updates = x
+    numbers = params["dimension_numbers"]
+    dropped = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    window_dims = iter(numbers.update_window_dims)
+    sizes = tuple(
+        1 if dim in dropped else updates.shape[next(window_dims)] for dim in range(operand.ndim)
+    )
     result = operand.copy()
-    for index, places in windows.elements(updates.shape, starts, operand.shape):
-        for start, value, place in places:
-            here = algebra.compare("eq", start, value)
-            result[place] = algebra.add_where(result[place], here, updates[index])
-    return result
+    for index, candidates in Windows(sizes, *numbers).elements(
+        updates.shape, starts, operand.shape
+    ):
+        for start, value, at in candidates:
+            is_here = algebra.compare("eq", start, value)
+            result[at] = algebra.add_where(result[at], is_here, updates[index])
+    return [result]

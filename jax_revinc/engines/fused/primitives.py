@@ -1,90 +1,73 @@
-"""What JAX's primitives do to arrays of scalars.
+"""The JAX primitives that the fused engine supports, as operations on arrays of scalars.
 
-The supported ones, by their names in a jaxpr:
+The supported primitives, by their names in a jaxpr:
 
 | | |
 |---|---|
-| arithmetic | `add add_any sub mul div neg max min abs sign square integer_pow sqrt rsqrt exp log tanh logistic erfc` |
+| arithmetic | `add add_any sub mul div neg max min abs sign square integer_pow` |
+| functions | `sqrt rsqrt exp log tanh logistic erfc` |
 | truth | `lt le gt ge eq ne and or not is_finite select_n` |
-| as it is | `copy stop_gradient convert_element_type` |
+| no change of value | `copy stop_gradient convert_element_type` |
 | shape | `reshape squeeze transpose broadcast_in_dim rev` |
 | parts | `slice split concatenate pad stack unstack iota` |
 | sums | `reduce_sum reduce_max reduce_min argmax dot_general` |
 | indices | `gather scatter-add`, along one dimension, with integers whose bounds are known |
-| calls | `jit pjit closed_call checkpoint remat2 custom_jvp_call custom_vjp_call`, which are inlined |
+| calls, inlined | `jit pjit closed_call checkpoint remat2 custom_jvp_call custom_vjp_call` |
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from jax_revinc.engines.fused.algebra import COMPARISONS, Algebra
-from jax_revinc.engines.fused.dag import INT, MASK, Node, Scalar
 from jax_revinc.engines.fused.errors import NotFusible
-from jax_revinc.engines.fused.indexing import Scalars, Windows, gather, scatter_add
+from jax_revinc.engines.fused.graph import INT, MASK, Node, Scalar, Scalars
+from jax_revinc.engines.fused.indexing import Arrays, EqnParams, Shape, gather, scatter_add
+from jax_revinc.engines.fused.simplify import COMPARISONS, Algebra
 
-Shape = tuple[int, ...]
-Rule = Callable[[Algebra, dict[str, Any], Shape, list[Scalars]], Sequence[Scalars]]
+Rule = Callable[[Algebra, EqnParams, Shape, Arrays], Arrays]
 """From an equation's parameters, its first result's shape and its operands to its results."""
-
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "checkpoint": "jaxpr",
-    "remat2": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-}
-"""Primitives that call a jaxpr, and the parameter that holds it."""
 
 
 def as_scalars(array: Any) -> Scalars:
-    """A known array, as Python numbers."""
-    known = np.asarray(array)
-    number = {"b": bool, "i": int, "u": int}.get(known.dtype.kind, float)
-    return each(number, known)
+    """Convert an array of constants to an object array of Python numbers."""
+    constants = np.asarray(array)
+    number = {"b": bool, "i": int, "u": int}.get(constants.dtype.kind, float)
+    return each(number, constants)
 
 
 def each(operation: Callable[..., Scalar], *arrays: np.ndarray) -> Scalars:
-    """An operation on scalars, applied element by element."""
-    together = np.broadcast_arrays(*arrays)
-    values = (operation(*scalars) for scalars in zip(*(a.flat for a in together), strict=True))
-    return np.fromiter(values, object, together[0].size).reshape(together[0].shape)
+    """Apply an operation on scalars to arrays of scalars element by element, with broadcasting."""
+    same_shape = np.broadcast_arrays(*arrays)
+    values = (operation(*scalars) for scalars in zip(*(a.flat for a in same_shape), strict=True))
+    return np.fromiter(values, object, same_shape[0].size).reshape(same_shape[0].shape)
 
 
 def elementwise(operation: Callable[..., Scalar]) -> Rule:
     return lambda algebra, _, __, x: [each(lambda *xs: operation(algebra, *xs), *x)]
 
 
-def rearranged(arrange: Callable[[dict[str, Any], Shape, Scalars], Scalars]) -> Rule:
-    """A rule that only moves the elements of its one operand."""
+def rearrangement(arrange: Callable[[EqnParams, Shape, Scalars], Scalars]) -> Rule:
+    """The rule of a primitive that only moves elements of its operand, such as a transpose."""
     return lambda _, params, shape, x: [arrange(params, shape, x[0])]
 
 
 def reduction(combine: Callable[[Algebra, Scalar, Scalar], Scalar], start: Scalar) -> Rule:
-    def rule(
-        algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]
-    ) -> list[Scalars]:
+    def rule(algebra: Algebra, params: EqnParams, shape: Shape, x: Arrays) -> Arrays:
         axes = params["axes"]
-        first = np.moveaxis(x[0], axes, range(len(axes)))
-        rows = first.reshape(-1, *shape)
         total = np.full(shape, start, object)
-        return [
-            functools.reduce(
-                lambda a, b: each(lambda *xs: combine(algebra, *xs), a, b), rows, total
-            )
-        ]
+        for row in np.moveaxis(x[0], axes, range(len(axes))).reshape(-1, *shape):
+            total = each(functools.partial(combine, algebra), total, row)
+        return [total]
 
     return rule
 
 
-def convert(algebra: Algebra, params: dict[str, Any], _: Shape, x: list[Scalars]) -> list[Scalars]:
+def convert(algebra: Algebra, params: EqnParams, _: Shape, x: Arrays) -> Arrays:
     kind = np.dtype(params["new_dtype"]).kind
 
     def to_kind(a: Scalar) -> Scalar:
@@ -95,42 +78,51 @@ def convert(algebra: Algebra, params: dict[str, Any], _: Shape, x: list[Scalars]
         if a.kind == INT and kind == "f":
             return algebra.make("to_float", a)
         if kind != {INT: "i", MASK: "b"}.get(a.kind, "f"):
-            raise NotFusible(f"it converts numbers to {params['new_dtype']}")
+            raise NotFusible(
+                f"the fused engine can't convert numbers to {params['new_dtype']}, as this "
+                "computation does"
+            )
         return a
 
     return [each(to_kind, x[0])]
 
 
-def select_n(algebra: Algebra, _: dict[str, Any], __: Shape, x: list[Scalars]) -> list[Scalars]:
+def select_n(algebra: Algebra, _: EqnParams, __: Shape, x: Arrays) -> Arrays:
     if len(x) != 3:
-        raise NotFusible(f"it selects from {len(x) - 1} arrays")
+        raise NotFusible(
+            "the fused engine selects between two arrays only (jax.lax.select_n); this "
+            f"computation selects between {len(x) - 1}"
+        )
     return [each(algebra.select, *x)]
 
 
-def broadcast_in_dim(params: dict[str, Any], shape: Shape, x: Scalars) -> Scalars:
+def broadcast_in_dim(params: EqnParams, shape: Shape, x: Scalars) -> Scalars:
     wide = [1] * len(shape)
     for size, dim in zip(x.shape, params["broadcast_dimensions"], strict=True):
         wide[dim] = size
     return np.broadcast_to(x.reshape(wide), shape)
 
 
-def slice_(params: dict[str, Any], _: Shape, x: Scalars) -> Scalars:
+def slice_(params: EqnParams, _: Shape, x: Scalars) -> Scalars:
     strides = params["strides"] or [1] * x.ndim
     ends = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     return x[tuple(slice(*each_dim) for each_dim in ends)]
 
 
-def split(_: Algebra, params: dict[str, Any], __: Shape, x: list[Scalars]) -> list[Scalars]:
+def split(_: Algebra, params: EqnParams, __: Shape, x: Arrays) -> Arrays:
     return np.split(x[0], np.cumsum(params["sizes"])[:-1], params["axis"])
 
 
-def unstack(_: Algebra, params: dict[str, Any], __: Shape, x: list[Scalars]) -> list[Scalars]:
+def unstack(_: Algebra, params: EqnParams, __: Shape, x: Arrays) -> Arrays:
     return list(np.moveaxis(x[0], params["axis"], 0))
 
 
-def pad(_: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]) -> list[Scalars]:
+def pad(_: Algebra, params: EqnParams, shape: Shape, x: Arrays) -> Arrays:
     if any(low < 0 or high < 0 for low, high, _ in params["padding_config"]):
-        raise NotFusible("it pads by less than nothing")
+        raise NotFusible(
+            "the fused engine can't pad an array by a negative number of elements, as this "
+            "computation does"
+        )
     padded = np.full(shape, x[1].item(), object)
     config = zip(params["padding_config"], x[0].shape, strict=True)
     inside = [
@@ -141,15 +133,13 @@ def pad(_: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]) -> l
     return [padded]
 
 
-def iota(_: Algebra, params: dict[str, Any], shape: Shape, __: list[Scalars]) -> list[Scalars]:
+def iota(_: Algebra, params: EqnParams, shape: Shape, __: Arrays) -> Arrays:
     count = np.arange(shape[params["dimension"]], dtype=params["dtype"])
     at = [-1 if dim == params["dimension"] else 1 for dim in range(len(shape))]
     return [as_scalars(np.broadcast_to(count.reshape(at), shape))]
 
 
-def dot_general(
-    algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]
-) -> list[Scalars]:
+def dot_general(algebra: Algebra, params: EqnParams, shape: Shape, x: Arrays) -> Arrays:
     contracting, batch = params["dimension_numbers"]
     rows = []
     for array, summed, shared in zip(x, contracting, batch, strict=True):
@@ -174,28 +164,7 @@ def dot_general(
     return [np.fromiter(values, object, len(values)).reshape(shape)]
 
 
-def gather_(
-    algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]
-) -> list[Scalars]:
-    operand, starts = x
-    windows = Windows(params["slice_sizes"], *params["dimension_numbers"])
-    return [gather(algebra, operand, starts, windows, shape)]
-
-
-def scatter_add_(
-    algebra: Algebra, params: dict[str, Any], _: Shape, x: list[Scalars]
-) -> list[Scalars]:
-    operand, starts, updates = x
-    numbers = params["dimension_numbers"]
-    dropped = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-    kept = iter(numbers.update_window_dims)
-    sizes = tuple(1 if d in dropped else updates.shape[next(kept)] for d in range(operand.ndim))
-    return [scatter_add(algebra, operand, starts, updates, Windows(sizes, *numbers))]
-
-
-def argmax(
-    algebra: Algebra, params: dict[str, Any], shape: Shape, x: list[Scalars]
-) -> list[Scalars]:
+def argmax(algebra: Algebra, params: EqnParams, shape: Shape, x: Arrays) -> Arrays:
     (axis,) = params["axes"]
 
     def first_largest(numbers: Scalars) -> Scalar:
@@ -214,43 +183,34 @@ def comparison(op: str) -> Rule:
     return elementwise(lambda algebra, a, b: algebra.compare(op, a, b))
 
 
+OPERATIONS = (
+    *("add", "sub", "mul", "div", "neg", "max", "min", "sign", "square"),
+    *("sqrt", "rsqrt", "exp", "log", "tanh", "logistic", "erfc"),
+)
+"""Primitives that are methods of `Algebra`, by the same name."""
+
 RULES: dict[str, Rule] = {
     **{op: comparison(op) for op in COMPARISONS},
-    "add": elementwise(Algebra.add),
+    **{op: elementwise(getattr(Algebra, op)) for op in OPERATIONS},
     "add_any": elementwise(Algebra.add),
-    "sub": elementwise(Algebra.sub),
-    "mul": elementwise(Algebra.mul),
-    "div": elementwise(Algebra.div),
-    "neg": elementwise(Algebra.neg),
-    "max": elementwise(Algebra.max),
-    "min": elementwise(Algebra.min),
     "abs": elementwise(lambda algebra, a: algebra.max(a, algebra.neg(a))),
-    "sign": elementwise(Algebra.sign),
-    "square": elementwise(Algebra.square),
     "integer_pow": lambda algebra, params, _, x: [
         each(lambda a: algebra.integer_pow(a, params["y"]), x[0])
     ],
-    "sqrt": elementwise(Algebra.sqrt),
-    "rsqrt": elementwise(Algebra.rsqrt),
-    "exp": elementwise(Algebra.exp),
-    "log": elementwise(Algebra.log),
-    "tanh": elementwise(Algebra.tanh),
-    "logistic": elementwise(Algebra.logistic),
-    "erfc": elementwise(Algebra.erfc),
     "and": elementwise(Algebra.logical_and),
     "or": elementwise(Algebra.logical_or),
     "not": elementwise(Algebra.logical_not),
     "is_finite": elementwise(lambda algebra, a: algebra.compare("eq", algebra.sub(a, a), 0.0)),
     "select_n": select_n,
-    "copy": rearranged(lambda _, __, x: x),
-    "stop_gradient": rearranged(lambda _, __, x: x),
+    "copy": rearrangement(lambda _, __, x: x),
+    "stop_gradient": rearrangement(lambda _, __, x: x),
     "convert_element_type": convert,
-    "reshape": rearranged(lambda _, shape, x: x.reshape(shape)),
-    "squeeze": rearranged(lambda _, shape, x: x.reshape(shape)),
-    "transpose": rearranged(lambda params, _, x: x.transpose(params["permutation"])),
-    "broadcast_in_dim": rearranged(broadcast_in_dim),
-    "rev": rearranged(lambda params, _, x: np.flip(x, params["dimensions"])),
-    "slice": rearranged(slice_),
+    "reshape": rearrangement(lambda _, shape, x: x.reshape(shape)),
+    "squeeze": rearrangement(lambda _, shape, x: x.reshape(shape)),
+    "transpose": rearrangement(lambda params, _, x: x.transpose(params["permutation"])),
+    "broadcast_in_dim": rearrangement(broadcast_in_dim),
+    "rev": rearrangement(lambda params, _, x: np.flip(x, params["dimensions"])),
+    "slice": rearrangement(slice_),
     "split": split,
     "concatenate": lambda _, params, __, x: [np.concatenate(x, params["dimension"])],
     "pad": pad,
@@ -262,7 +222,7 @@ RULES: dict[str, Rule] = {
     "reduce_min": reduction(Algebra.min, math.inf),
     "argmax": argmax,
     "dot_general": dot_general,
-    "gather": gather_,
-    "scatter-add": scatter_add_,
+    "gather": gather,
+    "scatter-add": scatter_add,
 }
-"""What is done for every supported primitive that is no call."""
+"""The rule of every supported primitive that is not a call."""

@@ -1,4 +1,6 @@
-"""Updates in a row as one compiled program: losses, gradients and the optimizer."""
+"""The fused engine's two training loops: one is compiled to C++ as a whole; in the other, only the
+gradient is, and XLA runs the Optax optimizer.
+"""
 
 from __future__ import annotations
 
@@ -13,22 +15,31 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
 
-from jax_revinc.engines.fused.agreement import require_agreement
-from jax_revinc.engines.fused.flat import flattened
-from jax_revinc.engines.fused.front import trace
-from jax_revinc.engines.fused.gradient import Loss, ValueAndGrad, check, gradient_call
-from jax_revinc.engines.fused.source import layout_of, training_source
-from jax_revinc.engines.fused.target import registered
-from jax_revinc.engines.fused.update import MakeOptimizer, trace_update, updated
+from jax_revinc.engines.fused.build import ffi_target
+from jax_revinc.engines.fused.emit import training_source
+from jax_revinc.engines.fused.gradient import (
+    Loss,
+    ValueAndGrad,
+    build_value_and_grad,
+    value_and_grad_of,
+    verify_gradient,
+)
+from jax_revinc.engines.fused.spec import Spec
+from jax_revinc.engines.fused.trace import trace
+from jax_revinc.engines.fused.update import MakeOptimizer, apply_update, trace_update
+from jax_revinc.engines.fused.verify import require_agreement
 
 
 class Packed(NamedTuple):
-    """A model in training, or models side by side: few arrays, for XLA takes its time over many.
+    """The training state of one model or many, with all parameters joined in one array, because XLA
+    is slow to pass many arrays.
+
+    Checkpoints name arrays by these fields.
 
     Attributes:
-        params: all parameters, in their pytree's order.
-        kept: what the optimizer keeps of each, array by array.
-        common: the rest of the optimizer's state, which may be any pytree.
+        params: all parameters, in the order of their pytree's leaves.
+        kept: the moments: arrays of one number per parameter that the optimizer keeps.
+        common: the rest of the optimizer's state, any pytree.
     """
 
     params: Float[Array, "*models n_parameters"]
@@ -37,129 +48,184 @@ class Packed(NamedTuple):
 
 
 class FusedTraining:
-    """A loop of updates as one compiled program for the CPU; its methods may be called inside `jax.jit`.
+    """A training loop (loss, gradient and optimizer) as one compiled C++ program for the CPU.
+
+    Its methods may be called inside `jax.jit`. If it trains many models, rates, parameters and rows
+    have an axis of models first; sequences may have it.
 
     Args:
-        loss: as `fused_value_and_grad` takes it.
-        make_optimizer: from rates, any pytree of scalars of the parameters' type, to an optimizer that treats every
-            number by itself.
-        rates: these, or their shapes and types.
-        params: the parameters, or their shapes and types.
-        length: tokens of an example.
-        n_tokens: token ids are in ``0 .. n_tokens - 1``. Others are not noticed: their result means nothing.
-        many: train models side by side. Then rates, parameters and batches have an axis of models first, and the
-            sequences may have it; what becomes of a model depends on no other.
-        lanes: scalars of a vector; by default what suits this CPU.
+        loss: see `fused_value_and_grad`.
+        make_optimizer: from rates, any pytree of scalars of the parameters' type, to an optimizer
+            that updates every parameter by itself.
+        rates: the scalars, or their shapes and types.
+        spec: the parameters, examples and vectors to compile for.
 
     Raises:
-        NotFusible: where loss or optimizer can't be fused, or turn out to differ from XLA's.
+        NotFusible: if loss or optimizer can't be fused, or their results differ from XLA's.
         CannotBuild: without a compiler that works.
     """
 
-    def __init__(
-        self,
-        loss: Loss,
-        make_optimizer: MakeOptimizer,
-        rates: Any,
-        params: Any,
-        length: int,
-        n_tokens: int,
-        *,
-        many: bool = False,
-        lanes: int | None = None,
-    ) -> None:
-        flat, self._unravel = flattened(params)
-        layout = layout_of(flat, lanes, many)
-        program = trace(jax.value_and_grad(loss), params, length, n_tokens)
-        self._make_optimizer, self._many = make_optimizer, many
-        self._update = trace_update(make_optimizer, rates, params, layout.dtype)
-        source = training_source(program, self._update, layout)
-        value_and_grad = gradient_call(source, flat, many)
-        examples = (layout.lanes + 1, length)
-        of_flat = lambda numbers, tokens: loss(self._unravel(numbers), tokens)  # noqa: E731
+    def __init__(self, loss: Loss, make_optimizer: MakeOptimizer, rates: Any, spec: Spec) -> None:
+        flat, self._unravel = spec.flatten()
+        self._make_optimizer, self._many = make_optimizer, spec.many
+        program = trace(jax.value_and_grad(loss), spec)
+        self._update = trace_update(make_optimizer, rates, spec.params)
+        source = training_source(program, self._update.rules, flat)
         evidence = (source, program.origin, self._update.origin)
-        check(value_and_grad, of_flat, flat, examples, n_tokens, many, evidence)
-        self._target = registered(source, "train")
-        self._check(value_and_grad, rates, params, examples, evidence)
+        value_and_grad = value_and_grad_of(source, flat)
+
+        def loss_of_flat(params: Array, tokens: Array) -> Float[Array, ""]:
+            return loss(self._unravel(params), tokens)
+
+        verify_gradient(value_and_grad, loss_of_flat, flat, evidence)
+        self._target = ffi_target(source, "train")
+        self._verify_update(value_and_grad, rates, spec, evidence)
 
     def start(self, rates: Any, params: Any) -> Packed:
-        """The state before the first update."""
-        init = self._each(lambda rates, params: self._make_optimizer(rates).init(params))
+        """Make the state before the first update, with all parameters joined in one array."""
+        init = self._per_model(lambda rates, params: self._make_optimizer(rates).init(params))
         return self.pack(params, init(rates, params))
 
     def pack(self, params: Any, opt_state: optax.OptState) -> Packed:
-        """Parameters and the optimizer's state of them, in few arrays."""
-        leaves, common = self._update.split(opt_state)
+        """Join parameters and an Optax optimizer's state into a training state of few arrays."""
+        moments, common = self._update.split(opt_state)
         n = len(jax.tree.leaves(params))
-        kept = [leaves[first : first + n] for first in range(0, len(leaves), n)]
-        pack = self._each(lambda tree: ravel_pytree(tree)[0])
-        return Packed(pack(params), [pack(of_all) for of_all in kept], common)
+        ravel = self._per_model(lambda tree: ravel_pytree(tree)[0])
+        kept = [ravel(moments[first : first + n]) for first in range(0, len(moments), n)]
+        return Packed(ravel(params), kept, common)
 
     def params(self, state: Packed) -> Any:
-        """The parameters."""
-        return self._each(self._unravel)(state.params)
+        """The parameters of a training state, split into their original pytree."""
+        return self._per_model(self._unravel)(state.params)
 
     def advance(
         self,
         rates: Any,
         state: Packed,
         sequences: Int[Array, "*models n_sequences seq"],
-        batches: Int[Array, "*models capacity batch"],
+        rows: Int[Array, "*models capacity batch"],
         n_steps: Int[Array, ""],
     ) -> tuple[Packed, Float[Array, "*models capacity"]]:
-        """The state after the first `n_steps` of the batches, and each batch's loss before its update.
+        """Train for `n_steps` updates; return the state after them, and each batch's loss before
+        its update.
 
         Args:
-            rates: what the optimizer is given.
-            state: that before.
+            rates: the argument of the optimizer's constructor.
+            state: before the updates.
             sequences: token ids of examples.
-            batches: the examples of every update, by their number.
-            n_steps: how many updates, at most `capacity`; the losses of the others are 0.
+            rows: the numbers of the sequences of every batch.
+            n_steps: how many updates, at most `capacity`; later losses are 0.
         """
-        share = partial(self._update.shared, capacity=batches.shape[-2], n_steps=n_steps)
-        common, shared = self._each(share)(rates, state.common)
-        integers = (jnp.asarray(x, jnp.int32) for x in (sequences, batches, n_steps))
-        numbers = [state.params, *state.kept]
-        shapes = [*(x.shape for x in numbers), shared.shape[:-1]]
-        results = [jax.ShapeDtypeStruct(shape, shared.dtype) for shape in shapes]
-        params, *kept, losses = jax.ffi.ffi_call(self._target, results)(*numbers, shared, *integers)
+        scalars_of = partial(self._update.scalars, capacity=rows.shape[-2], n_steps=n_steps)
+        common, scalars = self._per_model(scalars_of)(rates, state.common)
+        integers = (jnp.asarray(x, jnp.int32) for x in (sequences, rows, n_steps))
+        arrays = [state.params, *state.kept]
+        shapes = [*(x.shape for x in arrays), scalars.shape[:-1]]
+        results = [jax.ShapeDtypeStruct(shape, scalars.dtype) for shape in shapes]
+        call = jax.ffi.ffi_call(self._target, results)
+        params, *kept, losses = call(*arrays, scalars, *integers)
         return Packed(params, kept, common), losses
 
-    def _each(self, function: Any) -> Any:
+    def _per_model(self, function: Any) -> Any:
         return jax.vmap(function) if self._many else function
 
-    def _check(
-        self,
-        value_and_grad: ValueAndGrad,
-        rates: Any,
-        params: Any,
-        examples: tuple[int, int],
-        evidence: tuple[str, ...],
+    def _verify_update(
+        self, value_and_grad: ValueAndGrad, rates: Any, spec: Spec, evidence: tuple[str, ...]
     ) -> None:
-        """Compare an update of random models with optax', by the same gradient.
+        """Check that a compiled update of random models agrees with Optax' on the same gradient.
 
         Raises:
             NotFusible: if they differ by more than rounding.
         """
         rng = np.random.default_rng(0)
         models = (2,) if self._many else ()
+        n_examples, _ = spec.check_shape
+        sequences = jnp.zeros((*models, *spec.check_shape), jnp.int32)
 
         def init(rates: Any, params: Any) -> Any:
             return self._make_optimizer(rates).init(params)
 
-        by_optax = partial(updated, self._make_optimizer)
-
-        def both(rates: Any, params: Any, opt_state: Any) -> tuple[Packed, Packed]:
+        def fused(rates: Any, params: Any, opt_state: Any) -> Packed:
+            rows = jnp.broadcast_to(jnp.arange(n_examples), (*models, 1, n_examples))
             state = self.pack(params, opt_state)
-            sequences = jnp.zeros((*models, *examples), jnp.int32)
-            everything = jnp.broadcast_to(jnp.arange(examples[0]), (*models, 1, examples[0]))
-            found, _ = self.advance(rates, state, sequences, everything, jnp.asarray(1))
-            grads = self._each(self._unravel)(value_and_grad(state.params, sequences)[1])
-            return found, self.pack(*self._each(by_optax)(rates, opt_state, params, grads))
+            return self.advance(rates, state, sequences, rows, jnp.asarray(1))[0]
 
-        # Positive numbers, for among them are mean squares and rates.
+        def expected(rates: Any, params: Any, opt_state: Any) -> Packed:
+            flat = self.pack(params, opt_state).params
+            grads = self._per_model(self._unravel)(value_and_grad(flat, sequences)[1])
+            by_optax = self._per_model(partial(apply_update, self._make_optimizer))
+            return self.pack(*by_optax(rates, opt_state, params, grads))
+
+        # Positive numbers: among them are rates and mean squares.
         drawn = jax.tree.map(
             lambda x: rng.uniform(0.1, 1, (*models, *x.shape)).astype(x.dtype),
-            (rates, params, jax.eval_shape(init, rates, params)),
+            (rates, spec.params, jax.eval_shape(init, rates, spec.params)),
         )
-        require_agreement("what its optimizer does", both, drawn, evidence)
+        require_agreement("update", fused, expected, drawn, evidence)
+
+
+class OptaxTraining:
+    """A training loop whose gradients are computed by compiled C++, and its updates by Optax in XLA.
+
+    It is for optimizers whose update of one parameter depends on other parameters, such as clipping
+    by the global norm. The methods are those of `FusedTraining`.
+
+    Args:
+        loss: see `fused_value_and_grad`.
+        make_optimizer: from rates to an optimizer of all parameters in one array.
+        spec: the parameters, examples and vectors to compile for.
+
+    Raises:
+        NotFusible: if the loss can't be fused, or its gradient differs from XLA's.
+        CannotBuild: without a compiler that works.
+    """
+
+    def __init__(self, loss: Loss, make_optimizer: MakeOptimizer, spec: Spec) -> None:
+        flat, unravel = spec.flatten()
+        self._make_optimizer, self._many = make_optimizer, spec.many
+        self._value_and_grad = build_value_and_grad(
+            lambda params, tokens: loss(unravel(params), tokens), flat
+        )
+
+    def start(self, rates: Any, params: Any) -> Packed:
+        """Make the state before the first update, with all parameters joined in one array."""
+
+        def start_one(rates: Any, params: Any) -> Packed:
+            flat, _ = ravel_pytree(params)
+            return Packed(flat, [], self._make_optimizer(rates).init(flat))
+
+        return (jax.vmap(start_one) if self._many else start_one)(rates, params)
+
+    def advance(
+        self,
+        rates: Any,
+        state: Packed,
+        sequences: Int[Array, "*models n_sequences seq"],
+        rows: Int[Array, "*models capacity batch"],
+        n_steps: Int[Array, ""],
+    ) -> tuple[Packed, Float[Array, "*models capacity"]]:
+        """Train for `n_steps` updates; return the state after them, and each batch's loss before
+        its update.
+        """
+
+        def examples(sequences: Array, rows: Array) -> Array:
+            return sequences[rows]
+
+        def update(rates: Any, state: Packed, grads: Array) -> Packed:
+            params, opt_state = apply_update(
+                self._make_optimizer, rates, state.common, state.params, grads
+            )
+            return Packed(params, [], opt_state)
+
+        if self._many:
+            examples = jax.vmap(examples, in_axes=(0 if sequences.ndim == 3 else None, 0))
+            update = jax.vmap(update)
+
+        def step(i: Array, carry: tuple[Packed, Array]) -> tuple[Packed, Array]:
+            state, losses = carry
+            batch = examples(sequences, rows[..., i, :])
+            loss, grads = self._value_and_grad(state.params, batch)
+            return update(rates, state, grads), losses.at[..., i].set(loss)
+
+        losses = jnp.zeros(rows.shape[:-1], state.params.dtype)
+        return jax.lax.fori_loop(0, n_steps, step, (state, losses))

@@ -1,1 +1,1 @@
-"""The page of a population and its tables: what thousands of models reach, and what they learned."""
+"""The atlas, an HTML page of a population: how well its models learn, and what they learn."""

@@ -1,25 +1,24 @@
-"""The atlas: a population's page and its tables, in its own folder."""
+"""The atlas of a population: an HTML page and its tables, written into the population's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from string import Template
+from typing import Any
 
 import pandas as pd
 
 from jax_revinc.analysis.claims import why_none
+from jax_revinc.analysis.snapshots import MOST_SEQUENCES
+from jax_revinc.plots import claims as claim_plots
+from jax_revinc.plots import hyperparameters, population_training, scatterplot
 from jax_revinc.population import Population
 from jax_revinc.population.store import ATLAS, CONFIG
-from jax_revinc.report import markup, shell, words
-from jax_revinc.report.atlas import figures, sentences, shown
-from jax_revinc.report.atlas.commands import population_command
-from jax_revinc.report.atlas.outcomes import DIVERGES, OUTCOME, point_name, scopes
-from jax_revinc.report.atlas.rates import Rate, mean_text, rate_of, unbroken
-from jax_revinc.report.atlas.scatter import axes_chooser, scatter_picture
-from jax_revinc.report.atlas.seeds import seeds_table
-from jax_revinc.report.atlas.survey import survey
-from jax_revinc.report.atlas.tables import (
+from jax_revinc.report.atlas import example_models, sentences
+from jax_revinc.report.atlas.training_commands import population_command
+from jax_revinc.report.descriptions import count, model_size
+from jax_revinc.report.render_html import Gallery, Picture, make_gallery, render
+from jax_revinc.survey.atlas_tables import (
     claims_table,
     curves_table,
     models_table,
@@ -27,24 +26,34 @@ from jax_revinc.report.atlas.tables import (
     shares_table,
     write_tables,
 )
-from jax_revinc.report.forming import MOST_SEQUENCES
-from jax_revinc.report.shell import Gallery, Picture
-from revinc.atomic import write_atomically
-from revinc.labels import percent, which_sequences
-from revinc.records import read_record
-from revinc.sweep import IDENTITY
+from jax_revinc.survey.claims import survey_claims
+from jax_revinc.survey.outcomes import DIVERGES, OUTCOME, Masks, field_words, point_name, scopes
+from jax_revinc.survey.rate_intervals import Rate, mean_text, rate_of, unbroken
+from jax_revinc.survey.seed_variance import seeds_table
+from revinc.atomic_files import write_text
+from revinc.folders import make_own_folder
+from revinc.json_records import read_record
+from revinc.sweep import IDENTITY, SWEPT
+from revinc.tasks import task_flag
+from revinc.token_labels import percent, percentage, which_sequences
+
+Tables = dict[str, pd.DataFrame]
+"""The atlas' tables by name."""
 
 FOLDER = "atlas"
-"""Where the tables are, within the population's folder."""
+"""The folder of the tables, within the population's."""
 
 ANSWERS = "answers.parquet"
-"""The claims as they were answered, kept for the next time."""
+"""The file in which answers to the claims are kept for the next atlas."""
+
+SCOPE = "scope"
+"""The chooser of the models that distributions and curves are about."""
 
 MOST_LISTED = 12
 """Values of a setting that are listed one by one."""
 
 TABLES = {
-    "models": "a row per model: recipe, seeds, outcome, metrics, claims",
+    "models": "a row per model: hyperparameters, seeds, outcome, metrics, claims",
     "points": "a row per hyperparameter point: rates and means with intervals",
     "curves": "quantiles of loss and accuracy at every evaluation",
     "claims": "how often each claim holds, by component, for models that generalise and others",
@@ -52,279 +61,6 @@ TABLES = {
     "seeds": "how much of the variance of holdout accuracy each seed explains",
 }
 
-
-def write_atlas(population: Population, moved: Callable[[int], None] = lambda _: None) -> Path:
-    """Write ``atlas.html`` and the tables of ``atlas/`` into a population's folder; returns the page's path.
-
-    Args:
-        population: of which at least one model is finished.
-        moved: called with how many more of its models have been asked for their claims.
-
-    Raises:
-        UserError: if no model is finished, or a chunk is damaged.
-        OSError: if the folder is not writable; what was there is then as it was, or whole and new.
-    """
-    folder = population.path / FOLDER
-    sound = population.metrics["diverged_at"].isna()
-    folder.mkdir(exist_ok=True)
-    answers = None
-    if not why_none(population.config.task):
-        numbers = sound.index[sound].to_numpy()
-        answers = survey(population, numbers, folder / ANSWERS, moved)
-    tables = atlas_tables(population, answers)
-    write_tables(tables, folder)
-    for name in TABLES.keys() - tables.keys():  # of an earlier atlas, of which that was true
-        for kind in ("parquet", "csv"):
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
-    page, path = atlas_page(population, tables), population.path / ATLAS
-    write_atomically(path, lambda file: file.write_text(page, encoding="utf-8"))
-    return path
-
-
-def atlas_tables(population: Population, answers: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
-    """The tables by name; those of claims only where there are claims, that of seeds where they are crossed."""
-    models, cfg = models_table(population, answers), population.config.model
-    seeds = seeds_table(models)
-    return {
-        "models": models,
-        "points": points_table(models, population.config.task.solved),
-        "curves": curves_table(population, models),
-        **(
-            {}
-            if answers is None
-            else {"claims": claims_table(models, cfg), "shares": shares_table(models, cfg)}
-        ),
-        **({"seeds": seeds} if len(seeds) else {}),
-    }
-
-
-def atlas_page(population: Population, tables: dict[str, pd.DataFrame]) -> str:
-    """The page as HTML, from a population and its `atlas_tables`."""
-    cfg, models = population.config, tables["models"]
-    of_scopes = scopes(models)
-    distributions = figures.histogram_pictures(models, of_scopes)
-    distributions |= figures.curve_pictures(tables["curves"])
-    chosen = shown.chosen_models(models, cfg.model, len(cfg.task.position_labels) - 1)
-    scatter = scatter_picture(chosen) if len(chosen) else {}
-    patterns = shown.pattern_pictures(population, chosen) if len(chosen) else {}
-    several_points = len(tables["points"]) > 1
-    rates = figures.rate_pictures(tables["points"]) if several_points else {}
-    claims: Gallery = {}
-    if "claims" in tables:
-        claims = figures.claim_pictures(tables["claims"]) | figures.shares_picture(tables["shares"])
-    n_sequences = len(cfg.task.sequences())
-    title = f"{words.count(len(models), 'model')}: {cfg.task.title.lower()}"
-    body = Template(shell.asset("jax_revinc.report", "atlas.html")).substitute(
-        name=markup.text(population.path.resolve().name),
-        title=markup.text(title),
-        task_sentence=markup.text(cfg.task.description),
-        recipe=markup.text(recipe_sentence(population)),
-        unfinished=unfinished(population),
-        scores=tiles(models, cfg.task.solved),
-        sentences=markup.bullets(map(unbroken, headline(tables, cfg.task.solved))),
-        noscript=markup.NO_SCRIPT,
-        steps=f"{cfg.steps:,}",
-        scope_chooser=scope_chooser(list(of_scopes)),
-        distributions=places(distributions, 330),
-        hyperparameters=hyperparameters(tables["points"], rates),
-        seeds=seeds_section(tables.get("seeds")),
-        claims=claims_section(population, tables, claims),
-        shown=markup.text(which_are_shown(models, chosen)),
-        axes_chooser=axes_chooser(chosen) if len(chosen) else "",
-        model_chooser=shown.model_chooser(chosen) if len(chosen) else "",
-        scatter=place("scatter", scatter["scatter"], 480) if len(chosen) else "",
-        details=shown.details(population, chosen, with_claims="claims" in tables),
-        pattern_sequences=f"the first {MOST_SEQUENCES:,} of {n_sequences:,} sequences"
-        if n_sequences > MOST_SEQUENCES
-        else f"{which_sequences(cfg.task)} sequences",
-        patterns=places(patterns),
-        table_list=table_list(tables),
-        commands=commands(population),
-        settings=settings(population),
-    )
-    return shell.make_page(
-        f"Atlas · {population.path.resolve().name}",
-        body,
-        distributions | rates | claims | scatter | patterns,
-        shell.asset("jax_revinc.report", "atlas.css"),
-        shell.asset("jax_revinc.report", "atlas.js"),
-    )
-
-
-def headline(tables: dict[str, pd.DataFrame], solved: float) -> list[str]:
-    """What the population says, in sentences."""
-    said = sentences.reached(tables["models"], tables["points"], solved)
-    return said + (
-        sentences.learned(tables["models"], tables["claims"]) if "claims" in tables else []
-    )
-
-
-def recipe_sentence(population: Population) -> str:
-    """What the models have in common, and in what they differ."""
-    cfg, planned = population.config, population.planned
-    points = planned[["lr", "weight_decay", "split"]].drop_duplicates()
-    where = (
-        f"at {point_name(*points.iloc[0])}"
-        if len(points) == 1
-        else f"at {len(points):,} points of learning rate, weight decay and split"
-    )
-    return (
-        f"Every model has {words.model_size(cfg.model)}, and was trained for {cfg.steps:,} steps of "
-        f"{cfg.batch_size} examples {where}."
-    )
-
-
-def unfinished(population: Population) -> str:
-    """A warning if models are still missing."""
-    n, planned = len(population), len(population.planned)
-    if n == planned:
-        return ""
-    return (
-        f"<p class='warning'>This population is not finished: the page is about {n:,} of {planned:,} models. "
-        "Write it again when the others are trained.</p>"
-    )
-
-
-def tiles(models: pd.DataFrame, solved: float) -> str:
-    """The most important numbers, each with its interval."""
-    shown_rates = {
-        f"{percent(solved)} of the {name}": rate_of(models[f"{split}_accuracy"] >= solved)
-        for split, name in figures.SPLIT_NAMES.items()
-    }
-    if "attention_reverses" in models:
-        sound = models[models[OUTCOME] != DIVERGES]
-        shown_rates["Attention reverses"] = rate_of(sound["attention_reverses"])
-    if (models[OUTCOME] == DIVERGES).any():
-        shown_rates["Diverged"] = rate_of(models[OUTCOME] == DIVERGES)
-    texts = {name: rate.text for name, rate in shown_rates.items()}
-    texts["Mean holdout accuracy"] = mean_text(models["holdout_accuracy"])
-    return (
-        f"<dl>{''.join(tile(name, *text.partition(' ')[::2]) for name, text in texts.items())}</dl>"
-    )
-
-
-def tile(name: str, number: str, interval: str) -> str:
-    """A number in large, its interval in small."""
-    small = f"<small>{markup.text(interval)}</small>" if interval else ""
-    return f"<div><dt>{markup.text(name)}</dt><dd>{markup.text(number)}{small}</dd></div>"
-
-
-def place(name: str, picture: Picture, height: int | None = None) -> str:
-    """Where a picture is drawn."""
-    return markup.place(name, picture.figure.layout.title.text, height=height)
-
-
-def places(drawn: Gallery, height: int | None = None) -> str:
-    """Where pictures are drawn, side by side."""
-    return markup.grid(place(name, picture, height) for name, picture in drawn.items())
-
-
-def scope_chooser(names: list[str]) -> str:
-    """A list of the models that distributions and curves are of; nothing if there is no choice."""
-    if len(names) == 1:
-        return ""
-    options = "".join(f"<option value='{i}'>{markup.text(n)}</option>" for i, n in enumerate(names))
-    return (
-        f"<form class='chooser' data-axis='{figures.SCOPE}' autocomplete='off'>"
-        f"<label>Models <select>{options}</select></label></form>"
-    )
-
-
-def hyperparameters(points: pd.DataFrame, rates: Gallery) -> str:
-    """Success by hyperparameters, as heatmaps and as a table; nothing if there is one point only."""
-    if len(points) == 1:
-        return ""
-    rows = {
-        point_name(point["lr"], point["weight_decay"], point["split"]): [
-            f"{point['models']:,}",
-            Rate(point["train_perfect"], point["models"]).text,
-            Rate(point["holdout_perfect"], point["models"]).text,
-            f"{point['holdout_accuracy']:.1%}",
-            f"{point['diverged']:,}",
-        ]
-        for point in points.to_dict("records")
-    }
-    columns = ["models", "solve training", "solve holdout", "mean holdout", "diverged"]
-    table = markup.table("Every point", columns, rows)
-    height = 150 + 58 * points["weight_decay"].nunique()
-    return markup.section(
-        "Which hyperparameters succeed",
-        markup.paragraph(
-            "The share of models that solve a split, with its 95% interval where there is room. Blank points were not "
-            "trained."
-        ),
-        places(rates, height),
-        f"<details><summary>As a table</summary>{table}</details>",
-    )
-
-
-def seeds_section(seeds: pd.DataFrame | None) -> str:
-    """What each seed decides; nothing if seeds are not crossed."""
-    if seeds is None:
-        return ""
-    rows = {
-        f"{row['seed']} ({row['split']})": [
-            f"{row['values']:,}",
-            f"{row['explained']:.0%}",
-            f"{row['chance']:.0%}",
-            "more than chance" if row["explained"] > row["chance"] else "no more than chance",
-        ]
-        for row in seeds.to_dict("records")
-    }
-    return markup.section(
-        "Which seed decides",
-        markup.paragraph(
-            "The share of the variance of holdout accuracy, within hyperparameter points, that lies between the values of "
-            "one seed. A seed that decides nothing explains something too: 95% of shuffles stay below the number given. "
-            "What no seed explains alone is their interplay: training is chaotic."
-        ),
-        markup.table("Seeds", ["values", "explained", "by chance", ""], rows),
-    )
-
-
-def claims_section(population: Population, tables: dict[str, pd.DataFrame], drawn: Gallery) -> str:
-    """How often the tutorial's claims hold, for models that generalise and for others; or why none were put."""
-    title = "What they learned"
-    if "claims" not in tables:
-        why = why_none(population.config.task)
-        return markup.section(
-            title, markup.paragraph(f"No claims were put to these models: {why}.", "note")
-        )
-    rates = tables["claims"]
-    mixed = MIXED if len(tables["points"]) > 1 else ""
-    dots = {name: picture for name, picture in drawn.items() if name != "shares"}
-    return markup.section(
-        title,
-        markup.paragraph(CLAIMS + mixed),
-        places(dots, 120 + 38 * max(rates.groupby("claim")["part"].nunique())),
-        markup.paragraph(words.CLAIMS),
-        markup.grid(
-            [place("shares", drawn["shares"], 120 + 46 * tables["shares"]["part"].nunique())]
-        ),
-        f"<details><summary>As a table</summary>{rates_table(rates)}</details>",
-    )
-
-
-def rates_table(rates: pd.DataFrame) -> str:
-    """Every rate of the claims with its interval."""
-    rows: dict[str, list[str]] = {}
-    for row in rates.to_dict("records"):
-        cells = rows.setdefault(f"{CLAIM_NAMES[row['claim']]}: {row['part']}", [])
-        cells.append(Rate(row["hits"], row["n"]).text)
-        if len(cells) == rates["group"].nunique():
-            cells.append(row["compared"])
-    columns = [*rates["group"].unique(), "generalising ones"]
-    return markup.table("How often claims hold", columns, rows)
-
-
-CLAIMS = (
-    "The tutorial's claims, put to every model that did not diverge. Dots are rates and lines their 95% intervals: where two "
-    "lines are apart, models that generalise differ from the others; where they overlap, no difference is shown. Two components may "
-    "both make most of the increment, the others then undoing some of it. "
-)
-MIXED = (
-    "Both groups mix models of all hyperparameters, so a difference may be one of hyperparameters."
-)
 CLAIM_NAMES = {
     "attention_reverses": "attention reverses",
     "tutorial": "attention reverses and an MLP increments",
@@ -335,63 +71,279 @@ CLAIM_NAMES = {
 }
 
 
-def which_are_shown(models: pd.DataFrame, chosen: pd.DataFrame) -> str:
-    """How many models can be looked at, and how they were chosen."""
-    if not len(chosen):
-        return "All models diverged: there are no patterns to show."
-    how = "Click a point, or choose a model from the list, to see its attention patterns and what holds of it."
-    n_sound = int((models[OUTCOME] != DIVERGES).sum())
-    if len(chosen) == n_sound:
-        left_out = " that did not diverge" if n_sound < len(models) else ""
-        return (
-            f"All {len(chosen):,} models{left_out}. {how}" if len(chosen) > 1 else "The only model."
-        )
-    kinds = (
-        "outcome, whether attention reverses, who increments"
-        if "attention_reverses" in models
-        else "outcome"
+def write_atlas(population: Population, progress: Callable[[int], None] = lambda _: None) -> Path:
+    """Write a population's page ``atlas.html``, and tables in ``atlas/``; return the page's path.
+
+    Args:
+        population: a population with at least one finished model.
+        progress: called with the number of models whose claims were evaluated since the last call.
+
+    Raises:
+        UserError: if no model is finished, a shard is damaged, or ``atlas`` is a link or a file.
+        OSError: if the folder is not writable; each file is then the old one or the whole new one.
+    """
+    folder = population.path / FOLDER
+    finite = population.metrics["diverged_at"].isna()
+    make_own_folder(folder)
+    answers = None
+    if not why_none(population.config.task):
+        numbers = finite.index[finite].to_numpy()
+        answers = survey_claims(population, numbers, folder / ANSWERS, progress)
+    tables = atlas_tables(population, answers)
+    write_tables(tables, folder)
+    for name in TABLES.keys() - tables.keys():  # an earlier atlas may have had these
+        for kind in ("parquet", "csv"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
+    page, path = atlas_page(population, tables), population.path / ATLAS
+    write_text(path, page)
+    return path
+
+
+def atlas_tables(population: Population, answers: pd.DataFrame | None) -> Tables:
+    """The tables of an atlas (a population's page), by names such as "models" and "curves".
+
+    Args:
+        population: finished models.
+        answers: from `survey_claims`; None if the task allows no claims. Without it there are no
+            tables of claims and shares. There is a table of seeds only where they are crossed.
+    """
+    models, cfg = models_table(population, answers), population.config.model
+    tables = {
+        "models": models,
+        "points": points_table(models, population.config.task.solved),
+        "curves": curves_table(population, models),
+    }
+    if answers is not None:
+        tables |= {"claims": claims_table(models, cfg), "shares": shares_table(models, cfg)}
+    seeds = seeds_table(models)
+    return tables | ({"seeds": seeds} if len(seeds) else {})
+
+
+def atlas_page(population: Population, tables: Tables) -> str:
+    """The HTML text of a population's atlas page, from the population and a dict of its tables."""
+    cfg, models = population.config, tables["models"]
+    chosen = example_models.chosen_models(models, cfg.model, len(cfg.task.position_labels) - 1)
+    groups = scopes(models)
+    galleries = {
+        "distributions": distribution_pictures(models, groups) | curve_pictures(tables["curves"]),
+        "success": success_pictures(tables["points"]),
+        "claims": claim_pictures(tables),
+        "shares": share_pictures(tables),
+        "scatter": {"scatter": example_models.scatter_picture(chosen)} if len(chosen) else {},
+        "patterns": example_models.head_patterns(population, chosen) if len(chosen) else {},
+    }
+    pictures = {name: p for section in galleries.values() for name, p in section.items()}
+    return render(
+        "atlas.html",
+        pictures,
+        {
+            **galleries,
+            "name": population.path.resolve().name,
+            "title": f"{count(len(models), 'model')}: {cfg.task.title.lower()}",
+            "task": cfg.task,
+            "training": training_sentence(population),
+            "n_models": f"{len(models):,}",
+            "n_planned": f"{len(population.planned):,}",
+            "scores": main_rates(models, cfg.task.solved),
+            "sentences": [unbroken(sentence) for sentence in headline(tables, cfg.task.solved)],
+            "steps": f"{cfg.steps:,}",
+            "scope_names": list(groups),
+            "point_rows": point_rows(tables["points"]),
+            "seed_rows": seed_rows(tables["seeds"]) if "seeds" in tables else {},
+            "why_no_claims": why_none(cfg.task),
+            "rate_table": rate_table(tables["claims"]) if "claims" in tables else {},
+            "shown": shown_models(models, chosen),
+            "quantities": scatterplot.scatter_quantities(chosen),
+            "model_options": example_models.model_options(chosen),
+            "details": example_models.model_details(
+                population, chosen, with_claims="claims" in tables
+            ),
+            "pattern_sequences": pattern_sequences(population),
+            "files": {f"{FOLDER}/{table}.parquet, .csv": TABLES[table] for table in tables},
+            "train_command": population_command(population),
+            "atlas_command": f"jax-revinc atlas {population.path}{task_flag(cfg.task)}",
+            "settings": settings(population),
+        },
+    )
+
+
+def distribution_pictures(models: pd.DataFrame, groups: Masks) -> Gallery:
+    """Histograms of accuracy on each split, for each group of models that a reader can choose."""
+    pictures = {}
+    for split in population_training.SPLIT_NAMES:
+        accuracy = models[f"{split}_accuracy"]
+        versions = [
+            population_training.histogram_version(accuracy[mask]) for mask in groups.values()
+        ]
+        figure = population_training.accuracy_histogram(models, split)
+        pictures[f"histogram-{split}"] = Picture(figure, SCOPE, versions)
+    return pictures
+
+
+def curve_pictures(curves: pd.DataFrame) -> Gallery:
+    """Learning curves of loss and accuracy, for each group of models that a reader can choose."""
+    pictures = {}
+    for metric, of_metric in curves.groupby("metric", sort=False):
+        split, quantity = str(metric).split("_")
+        by_scope = [rows for _, rows in of_metric.groupby("scope", sort=False)]
+        versions = [population_training.curves_version(rows) for rows in by_scope]
+        figure = population_training.curves_figure(by_scope[0])
+        pictures[f"curves-{quantity}-{split}"] = Picture(figure, SCOPE, versions)
+    return pictures
+
+
+def success_pictures(points: pd.DataFrame) -> Gallery:
+    """Heatmaps of the share of models that solve each split; none if no hyperparameter varies."""
+    if len(points) == 1:
+        return {}
+    by_split = {
+        split: hyperparameters.success_figures(points, split)
+        for split in population_training.SPLIT_NAMES
+    }
+    places = next(iter(by_split.values()))
+    return make_gallery(
+        {f"rates-{place}-{split}": by_split[split][place] for place in places for split in by_split}
+    )
+
+
+def claim_pictures(tables: Tables) -> Gallery:
+    """Figures of how often the tutorial's claims hold, by component; none without their table."""
+    if "claims" not in tables:
+        return {}
+    return make_gallery(
+        {
+            f"claim-{claim}": claim_plots.claim_rates(tables["claims"], claim)
+            for claim in claim_plots.CLAIM_TITLES
+        }
+    )
+
+
+def share_pictures(tables: Tables) -> Gallery:
+    """Box plots of each component's share of the answers' logits; none without their table."""
+    if "shares" not in tables:
+        return {}
+    return make_gallery({"shares": claim_plots.increment_shares(tables["shares"])})
+
+
+def headline(tables: Tables, solved: float) -> list[str]:
+    """The sentences at the top of an atlas page: how well the models learn, and what they learn."""
+    found = sentences.accuracy_sentences(tables["models"], tables["points"], solved)
+    if "claims" in tables:
+        found += sentences.claim_sentences(tables["models"], tables["claims"])
+    return found
+
+
+def training_sentence(population: Population) -> str:
+    """A sentence on how large a population's models are, how they were trained, and what varies."""
+    cfg = population.config
+    points = population.planned[list(SWEPT)].drop_duplicates()
+    *first, last = map(field_words, SWEPT)
+    where = (
+        f"at {point_name(points.iloc[0])}"
+        if len(points) == 1
+        else f"at {len(points):,} points of {', '.join(first)} and {last}"
     )
     return (
-        f"{len(chosen):,} of {len(models):,} models: {shown.OF_EACH_KIND} of every kind ({kinds}) as far as there are "
-        f"and there is room, the others drawn at random. {how}"
+        f"Every model has {model_size(cfg.model)}, and was trained for {cfg.steps:,} steps of "
+        f"{cfg.batch_size} examples {where}."
     )
 
 
-def table_list(tables: dict[str, pd.DataFrame]) -> str:
-    """Where the tables are, and what is in them."""
-    rows = {f"{FOLDER}/{name}.parquet, .csv": TABLES[name] for name in tables}
-    return f"<div class='files'>{markup.facts(rows)}</div>"
+def main_rates(models: pd.DataFrame, solved: float) -> dict[str, tuple[str, str]]:
+    """The main results of a population, as a dict from a name to (number, confidence interval)."""
+    diverged = models[OUTCOME] == DIVERGES
+    rates = {
+        f"{percent(solved)} of the {name}": rate_of(models[f"{split}_accuracy"] >= solved)
+        for split, name in population_training.SPLIT_NAMES.items()
+    }
+    if "attention_reverses" in models:
+        rates["Attention reverses"] = rate_of(models[~diverged]["attention_reverses"])
+    if diverged.any():
+        rates["Diverged"] = rate_of(diverged)
+    texts = {name: rate.text for name, rate in rates.items()}
+    texts["Mean holdout accuracy"] = mean_text(models["holdout_accuracy"])
+    parts = {name: text.partition(" ") for name, text in texts.items()}
+    return {name: (number, interval) for name, (number, _, interval) in parts.items()}
 
 
-def commands(population: Population) -> str:
-    """How to train the population again, and write its atlas."""
-    planned = population_command(population)
-    train = (
-        shown.command_box(planned)
-        if planned
-        else markup.paragraph(
-            "The models were not planned at once, so no single command names them; models.parquet in the population's "
-            "folder does.",
-            "note",
-        )
+def point_rows(points: pd.DataFrame) -> dict[str, list[str]]:
+    """Rows of a table: for each combination of hyperparameters, how many models solve a split."""
+    return {
+        point_name(point): [
+            f"{point['models']:,}",
+            Rate(point["train_perfect"], point["models"]).text,
+            Rate(point["holdout_perfect"], point["models"]).text,
+            percentage(point["holdout_accuracy"], 1),
+            f"{point['diverged']:,}",
+        ]
+        for point in points.to_dict("records")
+    }
+
+
+def seed_rows(seeds: pd.DataFrame) -> dict[str, list[str]]:
+    """Rows of a table: how much variance of accuracy each seed (init, data, split) explains."""
+    return {
+        f"{row['seed']} ({row['split']})": [
+            f"{row['values']:,}",
+            f"{row['explained']:.0%}",
+            f"{row['chance']:.0%}",
+            "more than chance" if row["explained"] > row["chance"] else "no more than chance",
+        ]
+        for row in seeds.to_dict("records")
+    }
+
+
+def rate_table(rates: pd.DataFrame) -> dict[str, Any]:
+    """The columns and rows of the atlas' table of how often the tutorial's claims hold."""
+    rows: dict[str, list[str]] = {}
+    for row in rates.to_dict("records"):
+        cells = rows.setdefault(f"{CLAIM_NAMES[row['claim']]}: {row['part']}", [])
+        cells.append(Rate(row["hits"], row["n"]).text)
+        if len(cells) == rates["group"].nunique():
+            cells.append(row["compared"])
+    return {"columns": [*rates["group"].unique(), "generalising ones"], "rows": rows}
+
+
+def shown_models(models: pd.DataFrame, chosen: pd.DataFrame) -> str:
+    """A sentence on how many models the page shows one by one, and how they were chosen."""
+    if not len(chosen):
+        return "All models diverged: there are no patterns to show."
+    how = "Click a point, or choose a model from the list, to see its patterns and its claims."
+    n_finite = int((models[OUTCOME] != DIVERGES).sum())
+    if len(chosen) == n_finite:
+        left_out = " that did not diverge" if n_finite < len(models) else ""
+        several = f"All {len(chosen):,} models{left_out}. {how}"
+        return several if len(chosen) > 1 else "The only model."
+    kinds = "outcome"
+    if "attention_reverses" in models:
+        kinds += ", whether attention reverses, which components increment"
+    return (
+        f"{len(chosen):,} of {len(models):,} models: up to {example_models.OF_EACH_KIND} of every kind "
+        f"({kinds}) as far as there is room, the others drawn at random. {how}"
     )
-    atlas = shown.command_box(f"jax-revinc atlas {population.path}")
-    return f"<h3>Commands</h3>{train}{atlas}"
 
 
-def settings(population: Population) -> str:
-    """Everything that defines the population, as tables."""
+def pattern_sequences(population: Population) -> str:
+    """A phrase that says over which sequences the page's attention patterns are averaged."""
+    task = population.config.task
+    n = len(task.sequences())
+    if n > MOST_SEQUENCES:
+        return f"the first {MOST_SEQUENCES:,} of {n:,} sequences"
+    return f"{which_sequences(task)} sequences"
+
+
+def settings(population: Population) -> dict[str, dict[str, Any]]:
+    """A population's settings by section of its config, with its engine and package versions."""
     record = read_record(population.path / CONFIG, "population")
     sections = population.config.to_dict()
-    sections["train"] |= {name: several(population.planned[name]) for name in IDENTITY}
-    made = {"engine": population.engine, "versions": record["versions"]}
+    sections["train"] |= {name: value_range(population.planned[name]) for name in IDENTITY}
+    sections |= {"engine": population.engine, "versions": record["versions"]}
     commit = record.get("commit")
-    source = {"source": {"commit": commit}} if commit else {}
-    return markup.settings_tables({**sections, **made, **source})
+    return sections | ({"source": {"commit": commit}} if commit else {})
 
 
-def several(values: pd.Series) -> str:
-    """The values that a field has in a population."""
+def value_range(values: pd.Series) -> str:
+    """A config field's values in a population, as text; for many values, their count and range."""
     found = sorted(values.unique())
     if len(found) > MOST_LISTED:
         return f"{len(found):,} values, {found[0]} to {found[-1]}"

@@ -204,8 +204,8 @@ MUTANTS = [
     part("b_out forgotten", " + self.b_out", "", L1="blocks.0.hook_mlp_out"),
     part(
         "residual skipped around the MLP",
-        "resid_BPM + self.think(resid_BPM, tap)",
-        "self.think(resid_BPM, tap)",
+        "resid_BPM + self.feed_forward(resid_BPM, tap)",
+        "self.feed_forward(resid_BPM, tap)",
         L1="blocks.0.hook_resid_post",
     ),
     # out

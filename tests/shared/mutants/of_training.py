@@ -9,13 +9,14 @@ from mutants.planting import MODEL, RECIPE, SQUARE, Mutant, family, planting, tr
 from jax_revinc import objective, optimizer
 from jax_revinc.engines import xla
 from parity import bridge
-from revinc import TrainConfig, dataset, schedule
+from revinc import TrainConfig, batch_schedule, dataset, philox
 
 adam = planting("optimizer", optimizer)
 training_loss = planting("training", objective)
 step = planting("training", xla)
-batches = planting("training", schedule)
+batches = planting("training", batch_schedule)
 data = planting("training", dataset)
+random_numbers = planting("training", philox)
 
 
 def conversion(
@@ -27,7 +28,7 @@ def conversion(
     return planting("conversion", bridge)(fault, read, converted, recipe, **found)
 
 
-NUMBERS = "x.b1, x.b2, x.eps"
+NUMBERS = "spec.b1, spec.b2, spec.eps"
 ADAMW = f"optax.adamw(lr, {NUMBERS}, weight_decay=wd)"
 
 
@@ -46,7 +47,9 @@ TWO = training(MODEL.replace(n_layers=2))
 RMSPROP = replace(RECIPE, optimizer="rmsprop", weight_decay=0.0)
 SGD = replace(RECIPE, optimizer="sgd", momentum=0.9, weight_decay=0.0)
 CLIPPED = replace(RECIPE, clip_grad_norm=1.0)
+DECAYING = replace(RECIPE, lr_schedule="cosine", lr_end=5e-3)
 WARMED_UP = replace(RECIPE, warmup_steps=8)
+SPLIT_AT_RANDOM = replace(RECIPE, split="random")
 SMOOTHED = replace(RECIPE, label_smoothing=0.1)
 
 MUTANTS = [
@@ -115,8 +118,8 @@ MUTANTS = [
         adamw(weight_decay="wd / lr"),
         L4="param",
     ),
-    adam("epsilon inside its root", ADAMW, adamw("x.b1, x.b2, 0.0, x.eps"), L4="param"),
-    adam("epsilon of 1e-6", ADAMW, adamw("x.b1, x.b2, 1e-6"), L4="param"),
+    adam("epsilon inside its root", ADAMW, adamw("spec.b1, spec.b2, 0.0, spec.eps"), L4="param"),
+    adam("epsilon of 1e-6", ADAMW, adamw("spec.b1, spec.b2, 1e-6"), L4="param"),
     adam(
         "no bias correction",
         ADAMW,
@@ -129,8 +132,8 @@ MUTANTS = [
         wrapped(state="(s[0]._replace(count=s[0].count + 1), *s[1:])"),
         L4="param",
     ),
-    adam("b2 of 0.99", ADAMW, adamw("x.b1, 0.99, x.eps"), L4="exp_avg_sq"),
-    adam("betas swapped", ADAMW, adamw("x.b2, x.b1, x.eps"), L4="exp_avg"),
+    adam("b2 of 0.99", ADAMW, adamw("spec.b1, 0.99, spec.eps"), L4="exp_avg_sq"),
+    adam("betas swapped", ADAMW, adamw("spec.b2, spec.b1, spec.eps"), L4="exp_avg"),
     adam("Nesterov", ADAMW, adamw(f"{NUMBERS}, nesterov=True"), L4="param"),
     adam(
         "first moment kept in float32",
@@ -138,11 +141,23 @@ MUTANTS = [
         adamw(f"{NUMBERS}, mu_dtype='float32'"),
         L4="exp_avg",
     ),
-    adam("learning rate off by 1e-9 of itself", "rates.lr", "rates.lr * (1 + 1e-9)", L4="param"),
+    adam(
+        "learning rate off by 1e-9 of itself",
+        "scheduled(hyperparameters.lr,",
+        "scheduled(hyperparameters.lr * (1 + 1e-9),",
+        L4="param",
+    ),
     adam(
         "a learning rate that decays",
-        "rates.lr",
-        "lambda count: rates.lr * 0.999**count",
+        "scheduled(hyperparameters.lr,",
+        "scheduled(lambda count: hyperparameters.lr * 0.999**count,",
+        L4="param",
+    ),
+    adam(
+        "a decay to 0 whatever lr_end is",
+        "hyperparameters.lr_end",
+        "0.0",
+        DECAYING,
         L4="param",
     ),
     adam(
@@ -152,7 +167,7 @@ MUTANTS = [
         RMSPROP,
         L4="param",
     ),
-    adam("Nesterov's momentum", "x.momentum or None", "x.momentum, True", SGD, L4="param"),
+    adam("Nesterov's momentum", "spec.momentum or None", "spec.momentum, True", SGD, L4="param"),
     adam(
         "every number of a gradient clipped, not its norm",
         "optax.clip_by_global_norm(",
@@ -162,8 +177,8 @@ MUTANTS = [
     ),
     adam(
         "updates clipped, not gradients",
-        "[optax.clip_by_global_norm(fixed.clip_grad_norm), *parts]",
-        "[*parts, optax.clip_by_global_norm(fixed.clip_grad_norm)]",
+        "[optax.clip_by_global_norm(spec.clip_grad_norm), *parts]",
+        "[*parts, optax.clip_by_global_norm(spec.clip_grad_norm)]",
         CLIPPED,
         L4="param",
     ),
@@ -177,7 +192,7 @@ MUTANTS = [
     ),
     adam(
         "alibi: W_pos, which has no effect, decays",
-        "if fixed.without_effect:",
+        "if spec.without_effect:",
         "if False:",
         family("alibi"),
         L5="pos_embed.W_pos",
@@ -201,7 +216,7 @@ MUTANTS = [
     step(
         "optimizer state forgotten at every step",
         ".update(grads, opt_state, params)",
-        ".update(grads, make_optimizer(fixed, rates).init(params), params)",
+        ".update(grads, make_optimizer(spec, hyperparameters).init(params), params)",
         L5="embed.W_E",
     ),
     step(
@@ -212,8 +227,8 @@ MUTANTS = [
     ),
     training_loss(
         "loss on all positions",
-        "first, behind = predicted[0]",
-        "predicted = range(1, tokens.shape[1])\n    first, behind = predicted[0]",
+        "first, end = positions[0]",
+        "positions = range(1, tokens.shape[1])\n    first, end = positions[0]",
         L5="embed.W_E",
     ),
     training_loss("loss summed instead of averaged", ").mean()", ").sum()", L5="embed.W_E"),
@@ -225,14 +240,14 @@ MUTANTS = [
     ),
     training_loss(
         "loss of the current token, not the next",
-        "tokens[:, first:behind]",
-        "tokens[:, first - 1 : behind - 1]",
+        "tokens[:, first:end]",
+        "tokens[:, first - 1 : end - 1]",
         L5="embed.W_E",
     ),
     training_loss(
         "positions behind the last attention one too early",
-        "first - 1 : behind - 1",
-        "first - 2 : behind - 2",
+        "first - 1 : end - 1",
+        "first - 2 : end - 2",
         L5="embed.W_E",
     ),
     training_loss(
@@ -259,6 +274,25 @@ MUTANTS = [
         "batches drawn with replacement",
         "np.where(taken, last, candidate)",
         "candidate",
+        L5="embed.W_E",
+    ),
+    batches(
+        "Floyd's candidates one too few",
+        "uniform[slot] * (last + 1)",
+        "uniform[slot] * last",
+        L5="embed.W_E",
+    ),
+    random_numbers(
+        "random words of the next count",
+        "np.array([start, 0, 0, 0]",
+        "np.array([start + 1, 0, 0, 0]",
+        L5="embed.W_E",
+    ),
+    data(
+        "a random split by the largest words, not the smallest",
+        'np.argsort(words, kind="stable")',
+        'np.argsort(words, kind="stable")[::-1]',
+        SPLIT_AT_RANDOM,
         L5="embed.W_E",
     ),
     data(

@@ -8,13 +8,13 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 import pytest
-from model_family import case
+from model_family import case, recipe
 
 from jax_revinc import components, hooks, model
 from revinc import HookedTransformerConfig, TrainConfig
@@ -34,7 +34,7 @@ RECIPE = TrainConfig(steps=24, model=MODEL)
 
 def training(model: HookedTransformerConfig) -> TrainConfig:
     """The recipe of a model."""
-    return replace(RECIPE, model=model)
+    return recipe(model, steps=RECIPE.steps)
 
 
 def family(name: str, **more) -> TrainConfig:

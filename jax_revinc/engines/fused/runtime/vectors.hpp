@@ -1,5 +1,6 @@
-// Lane arithmetic in the vector extensions that GCC and clang share. Before it come F (float or double) and LANES.
-// NaN and infinities are what IEEE 754 says, but for numbers below 2^-125 (2^-1021), which exp returns as 0.
+// Arithmetic on lanes, in the vector extensions that GCC and clang share. Defined before: F (float
+// or double), LANES. NaN and infinities are as in IEEE 754, except that exp returns 0 where its
+// value is below 2^-125 (2^-1021).
 
 #include <cmath>
 #include <cstdint>
@@ -14,7 +15,8 @@ typedef decltype(V{} < V{}) I;  // integers as wide as F, and truth: 0 or -1
 constexpr bool WIDE = sizeof(F) == 8;
 constexpr int MANTISSA = WIDE ? 52 : 23, BIAS = WIDE ? 1023 : 127;
 constexpr F ROUNDER = F(WIDE ? 0x1.8p52 : 0x1.8p23);  // added, it leaves integers in the lowest bits
-// ln 2 in two parts, the first so short that its products with exponents are exact (fdlibm, e_exp.c).
+// ln 2 in two parts, the first so short that its products with exponents are exact (fdlibm,
+// e_exp.c).
 constexpr F LN2_HI = F(WIDE ? 6.93147180369123816490e-01 : 0x1.62e4p-1);
 constexpr F LN2_LO = F(WIDE ? 1.90821492927058770002e-10 : 0x1.7f7d1cf79abcap-20);
 constexpr F LOG2_E = F(1.44269504088896340736), INF = F(INFINITY);
@@ -35,7 +37,8 @@ INLINE V square_root(V x) {
 #endif
 }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2. Returns e^r - 1 by Taylor's series, and 2^(n - 1).
+// x = n ln 2 + r with |r| <= ln 2 / 2. Returns e^r - 1 by its Taylor series, and sets `half_scale`
+// to 2^(n - 1).
 INLINE V reduced_expm1(V x, V &half_scale) {
   const V shifted = x * LOG2_E + ROUNDER, n = shifted - ROUNDER;
   const V r = (x - n * LN2_HI) - n * LN2_LO;

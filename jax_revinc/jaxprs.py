@@ -1,0 +1,60 @@
+"""An interpreter of jaxprs that evaluates them on values of any kind, such as batched arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+
+Value = TypeVar("Value")
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+}
+"""Primitives that call a jaxpr, and the parameter that holds it. Custom derivatives are lost."""
+
+
+def called_jaxpr(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]] | None:
+    """The jaxpr that an equation such as ``jit`` calls, with its constants; None for others."""
+    if equation.primitive.name not in CALLS:
+        return None
+    inner = equation.params[CALLS[equation.primitive.name]]
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+
+
+def interpret(
+    jaxpr: Jaxpr,
+    consts: Sequence[Any],
+    args: Sequence[Value],
+    constant: Callable[[Any], Value],
+    apply: Callable[[JaxprEqn, list[Value]], Sequence[Value]],
+) -> list[Value]:
+    """Evaluate a jaxpr on values of any kind, and return its results.
+
+    Args:
+        jaxpr: the jaxpr, open.
+        consts: an array for each of its constants.
+        args: a value for each of its inputs.
+        constant: from an array to its value.
+        apply: from an equation and the values of its operands to those of its results.
+    """
+    values: dict[Var, Value] = {}
+
+    def read(atom: Any) -> Value:
+        is_literal = isinstance(atom, Literal)
+        return constant(np.asarray(atom.val, atom.aval.dtype)) if is_literal else values[atom]
+
+    values.update(zip(jaxpr.constvars, map(constant, consts), strict=True))
+    values.update(zip(jaxpr.invars, args, strict=True))
+    for equation in jaxpr.eqns:
+        results = apply(equation, [read(atom) for atom in equation.invars])
+        values.update(zip(equation.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]

@@ -1,0 +1,190 @@
+"""Data for the HTML page of a run: what its model does on each sequence, and on average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Int
+
+from jax_revinc.analysis.attribution import logit_attribution
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerics import numerics
+from jax_revinc.report.descriptions import percent
+from revinc import Task, TrainConfig
+from revinc.dataset import make_dataset
+from revinc.tasks import eval_positions
+from revinc.token_labels import sequence_labels, token_label, which_sequences
+
+MOST_NUMBERS = 200_000
+"""Activations that all sequences of a page may hold together, to keep it small."""
+BATCH = 1024
+"""Sequences that the model is fed at a time."""
+
+
+class Activity(NamedTuple):
+    """A model's answers, attention patterns and MLP outputs, on sequences or on average.
+
+    With a batch axis they are those of each sequence; without it, of one sequence or a mean.
+
+    Attributes:
+        right: whether each answer is right, as 0 or 1.
+        probability: the probability of each right token.
+        patterns: the attention pattern of every layer.
+        mlp_outs: the MLP output of every layer; empty for a model without MLPs.
+        attribution: what each component adds to the right token's logit minus the mean of the
+            others'.
+    """
+
+    right: Float[np.ndarray, "*batch n_predicted"]
+    probability: Float[np.ndarray, "*batch n_predicted"]
+    patterns: tuple[Float[np.ndarray, "*batch n_heads query key"], ...]
+    mlp_outs: tuple[Float[np.ndarray, "*batch pos d_model"], ...]
+    attribution: Float[np.ndarray, "*batch component n_predicted"]
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What a model does on one sequence, or on average over all, as the page of a run shows it.
+
+    Attributes:
+        name: the sequence in words.
+        split: its split; empty for the mean.
+        labels: names of the positions fed to the model, such as "x3=2" or, for the mean, "x3".
+        components: names of the rows of `activity.attribution`.
+        activity: the arrays.
+        answers: rows of a table: by title, a text for each predicted token.
+        right: which answers are right; None for the mean.
+    """
+
+    name: str
+    split: str
+    labels: tuple[str, ...]
+    components: tuple[str, ...]
+    activity: Activity
+    answers: dict[str, list[str]]
+    right: Bool[np.ndarray, " n_predicted"] | None = None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the model gives any wrong answer on the sequence of this view."""
+        return self.right is not None and not self.right.all()
+
+    @property
+    def rows(self) -> dict[str, list[Any]]:
+        """The page's table of answers, as rows by title: target, predicted, probability, right."""
+        return self.answers | ({} if self.right is None else {"right": self.right.tolist()})
+
+
+def sample_views(model: HookedTransformer, cfg: TrainConfig) -> list[View]:
+    """What a model does on single sequences: holdout first, as many as the page has room for."""
+    dataset = make_dataset(cfg)
+    splits = {"holdout": dataset.holdout_rows, "train": dataset.train_rows}
+    numbered = [(row, split) for split, rows in splits.items() for row in rows]
+    shown = numbered[: n_samples(cfg)]
+    rows = [row for row, _ in shown]
+    predicted, components, activity = observe(cfg, model, dataset.tokens[rows])
+    return [
+        sample_view(
+            cfg.task,
+            split,
+            dataset.tokens[row],
+            predicted[i],
+            components,
+            jax.tree.map(itemgetter(i), activity),
+        )
+        for i, (row, split) in enumerate(shown)
+    ]
+
+
+def sample_view(
+    task: Task,
+    split: str,
+    tokens: Int[np.ndarray, " seq"],
+    predicted: Int[np.ndarray, " n_predicted"],
+    components: tuple[str, ...],
+    activity: Activity,
+) -> View:
+    """Build the `View` of one sequence from the model's predicted tokens and its activations."""
+    mask = task.loss_mask()
+    given = [token for token in words_of(task, tokens[~mask]) if token != "BOS"]
+    return View(
+        name=" ".join(given),
+        split=split,
+        labels=tuple(sequence_labels(task, tokens[:-1])),
+        components=components,
+        activity=activity,
+        answers={
+            "target": words_of(task, tokens[mask]),
+            "predicted": words_of(task, predicted),
+            "probability of the target": [percent(p) for p in activity.probability],
+        },
+        right=activity.right.astype(bool),
+    )
+
+
+def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
+    """Build the `View` of what a model does on average over all sequences of the task."""
+    tokens = cfg.task.sequences()
+    starts = range(0, len(tokens), BATCH)
+    observed = [observe(cfg, model, tokens[i : i + BATCH]) for i in starts]
+    totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, _, activity in observed]
+    activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
+    return View(
+        name=f"mean of {which_sequences(cfg.task)}",
+        split="",
+        labels=cfg.task.position_labels[:-1],
+        components=observed[0][1],
+        activity=activity,
+        answers={
+            "predicted right": [percent(share) for share in activity.right],
+            "mean probability of the target": [percent(p) for p in activity.probability],
+        },
+    )
+
+
+def observe(
+    cfg: TrainConfig, model: HookedTransformer, tokens: Int[np.ndarray, "batch seq"]
+) -> tuple[Int[np.ndarray, "batch n_predicted"], tuple[str, ...], Activity]:
+    """Run a model on sequences: returns its predicted tokens, component names and activations."""
+    predicted_at = eval_positions(cfg.task)
+    with numerics(cfg.model):
+        predicted, *activity = jax.tree.map(np.asarray, _observe(model, tokens, predicted_at))
+    components, votes = logit_attribution(model, tokens, predicted_at)
+    activity.append(np.moveaxis(np.asarray(votes), 0, 1))
+    return predicted, tuple(components), Activity(*activity)
+
+
+@partial(jax.jit, static_argnums=2)
+def _observe(
+    model: HookedTransformer, tokens: Int[Array, "batch seq"], positions: tuple[int, ...]
+) -> tuple[Any, ...]:
+    logits, cache = model.run_with_cache(tokens[:, :-1])
+    targets = tokens[:, jnp.array(positions)]
+    probs = jax.nn.softmax(logits[:, jnp.array(positions) - 1], axis=-1)
+    predicted = probs.argmax(axis=-1)
+    right = (predicted == targets).astype(probs.dtype)
+    probability = jnp.take_along_axis(probs, targets[..., None], axis=-1)[..., 0]
+    layers = range(model.cfg.n_layers)
+    patterns = tuple(cache["pattern", layer] for layer in layers)
+    mlp_outs = tuple(cache["mlp_out", layer] for layer in layers if not model.cfg.attn_only)
+    return predicted, right, probability, patterns, mlp_outs
+
+
+def n_samples(cfg: TrainConfig) -> int:
+    """The number of sequences that the page shows one by one: fewer for a large model."""
+    sequences = cfg.task.sequences()
+    fed = sequences.shape[1] - 1
+    per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
+    return int(np.clip(MOST_NUMBERS // per_sample, 1, len(sequences)))
+
+
+def words_of(task: Task, tokens: Int[np.ndarray, " n"]) -> list[str]:
+    """The list of names that a task gives to the token ids `tokens`."""
+    return [token_label(task, int(token)) for token in tokens]

@@ -1,0 +1,1 @@
+"""Tables of what a population's models learned, and how often."""

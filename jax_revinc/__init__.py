@@ -1,14 +1,29 @@
 """Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, checked against it."""
 
 import importlib
-from types import ModuleType
+from typing import TYPE_CHECKING
 
-from jax_revinc.engines.fused.gradient import fused_value_and_grad
-from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
-from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import numerics
-from jax_revinc.training import Run, train
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
+
+if TYPE_CHECKING:
+    from jax_revinc import plots as plots
+    from jax_revinc.engines.fused.gradient import fused_value_and_grad
+    from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
+    from jax_revinc.model import HookedTransformer
+    from jax_revinc.numerical_settings import numerics
+    from jax_revinc.training import Run, train
+
+MODULES = {
+    "ActivationCache": "hooks",
+    "HookPoint": "hooks",
+    "HookedTransformer": "model",
+    "Run": "training",
+    "fused_value_and_grad": "engines.fused.gradient",
+    "get_act_name": "hooks",
+    "numerics": "numerical_settings",
+    "train": "training",
+}
+"""The module of each public name that needs JAX, and is therefore imported when it is first used."""
 
 __all__ = [
     "PRESETS",
@@ -26,9 +41,11 @@ __all__ = [
     "train",
 ]
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> ModuleType:
-    """Import `jax_revinc.plots` when it is first used: Plotly takes long to import."""
-    if name == "plots":
-        return importlib.import_module("jax_revinc.plots")
-    raise AttributeError(f"module 'jax_revinc' has no attribute {name!r}")
+    def __getattr__(name):
+        if name == "plots":
+            return importlib.import_module("jax_revinc.plots")
+        if name in MODULES:
+            return getattr(importlib.import_module(f"jax_revinc.{MODULES[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 
 def enable_compilation_cache() -> None:
-    """Make JAX keep XLA's compiled programs on disk, unless JAX_COMPILATION_CACHE_DIR is set.
+    """Make JAX keep XLA's compiled programs on disk, as far as JAX's environment variables allow it.
 
     They are in ``xla`` in `cache_folder`. JAX loads any file that it finds there. So a folder that
     others can write to is not used, and a notice says so.
@@ -51,4 +51,5 @@ def enable_compilation_cache() -> None:
             notice(f"XLA's programs are compiled anew, and not kept for the next time: {why}.")
             return
         jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -32,7 +32,7 @@ from jax_revinc.hooks import (
     select_names,
 )
 from jax_revinc.init import init_params, make_key
-from jax_revinc.numerics import numerics, with_numerics
+from jax_revinc.numerical_settings import numerics, with_numerics
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.validation import require_ints
 from revinc.weights import (

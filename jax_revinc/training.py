@@ -14,7 +14,7 @@ from jax_revinc.engines.device import device_memory
 from jax_revinc.engines.engine_choice import choose_engine
 from jax_revinc.init import init_params, make_key
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from revinc import TrainConfig, UserError, runs
 from revinc.dataset import make_dataset
 from revinc.engine import Engine

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from revinc.engine import METRICS
 
@@ -41,16 +40,17 @@ class History:
         return History(self.losses, (*self.evaluations, {"step": step, **metrics}))
 
     @property
-    def metrics(self) -> pd.DataFrame:
-        """A table with one row per evaluation: the step, and loss and accuracy on both splits."""
-        table = pd.DataFrame(list(self.evaluations), columns=["step", *METRICS], dtype=np.float64)
-        return table.astype({"step": np.int64})
+    def metric_columns(self) -> dict[str, Shaped[np.ndarray, " evaluations"]]:
+        """The columns of a table of the evaluations: the step, and loss and accuracy by split."""
+        values = {name: [float(at[name]) for at in self.evaluations] for name in METRICS}
+        steps = np.array([at["step"] for at in self.evaluations], np.int64)
+        return {"step": steps, **{name: np.array(of) for name, of in values.items()}}
 
     @property
-    def loss_table(self) -> pd.DataFrame:
-        """A table with one row per update: the step before it, and the loss of its batch."""
+    def loss_columns(self) -> dict[str, Shaped[np.ndarray, " steps"]]:
+        """The columns of a table of the updates: the step before each, and its batch's loss."""
         losses = np.concatenate([np.zeros(0), *self.losses])
-        return pd.DataFrame({"step": np.arange(len(losses)), "loss": losses})
+        return {"step": np.arange(len(losses)), "loss": losses}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Checkpoint:
         Args:
             recipe: the digest of the run's config, from `revinc.json_records.config_digest`.
         """
-        columns = {"losses": self.history.loss_table["loss"], **self.history.metrics}
+        columns = {"losses": self.history.loss_columns["loss"], **self.history.metric_columns}
         arrays = {
             AT: np.array(self.step),
             **{f"engine/{name}": np.asarray(array) for name, array in self.engine_arrays.items()},

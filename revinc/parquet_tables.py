@@ -6,16 +6,19 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jaxtyping import Shaped
 
 from revinc.atomic_files import write_atomically
 from revinc.errors import UserError, one_line
 from revinc.json_records import parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RECORD = b"jax-revinc"
 """The key of the record in a file's metadata; the record is JSON."""
@@ -74,10 +77,15 @@ def parse_record(text: bytes) -> dict[str, Any]:
     return record
 
 
-def numbers_as_bytes(table: pd.DataFrame) -> bytes:
-    """The bytes of a Parquet file that holds a table of numbers, as pandas writes it."""
+def numbers_as_bytes(columns: Mapping[str, Shaped[np.ndarray, " rows"]]) -> bytes:
+    """The bytes of a Parquet file that holds a table of numbers, given as its columns."""
+    # `pa.table` would import pandas, which takes longer than training a run.
+    arrays = [
+        pa.Array.from_buffers(pa.from_numpy_dtype(c.dtype), len(c), [None, pa.py_buffer(c)])
+        for c in columns.values()
+    ]
     buffer = io.BytesIO()
-    table.to_parquet(buffer)
+    pq.write_table(pa.Table.from_arrays(arrays, names=list(columns)), buffer)
     return buffer.getvalue()
 
 
@@ -92,6 +100,8 @@ def read_numbers(path: Path, steps: Sequence[int], columns: Sequence[str]) -> pd
     Raises:
         UserError: if it can't be read, or has other steps, columns or values that are not finite.
     """
+    import pandas as pd
+
     wanted = {"step": pa.int64(), **dict.fromkeys(columns, pa.float64())}
     try:
         with path.open("rb") as opened, pq.ParquetFile(opened) as file:

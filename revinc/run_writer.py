@@ -148,8 +148,8 @@ class RunWriter:
         """Write the metrics, then the final weights, whose presence marks the run as finished."""
         self._write(
             {
-                runs.METRICS: numbers_as_bytes(history.metrics),
-                runs.LOSSES: numbers_as_bytes(history.loss_table),
+                runs.METRICS: numbers_as_bytes(history.metric_columns),
+                runs.LOSSES: numbers_as_bytes(history.loss_columns),
                 runs.WEIGHTS: to_safetensors(weights),
             }
         )

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
-
-import pandas as pd
+from typing import TYPE_CHECKING, TypeVar
 
 from revinc.checksums import Checksums
 from revinc.config import TrainConfig
@@ -20,6 +18,9 @@ from revinc.parquet_tables import read_numbers
 from revinc.tasks import Task
 from revinc.validation import require_int, require_path
 from revinc.weights import StateDict, check_finite, load_state_dict
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT_VERSION = 1
 

@@ -125,9 +125,9 @@ def made_by(command: str, **more: str) -> dict[str, str]:
 
 def outcome(seed: int, history: History) -> dict[str, object]:
     """A finished run's row for a table of outcomes: seed, losses of the first updates, metrics."""
-    losses = np.asarray(history.loss_table["loss"])[:FIRST_LOSSES]
-    curves = {metric: np.asarray(history.metrics[metric]) for metric in METRICS}
-    return {"seed": seed, "losses": losses, **curves}
+    columns = history.metric_columns
+    losses = history.loss_columns["loss"][:FIRST_LOSSES]
+    return {"seed": seed, "losses": losses, **{metric: columns[metric] for metric in METRICS}}
 
 
 def run_history(data: Dataset, engine: Engine, weights: StateDict) -> History:

@@ -129,7 +129,7 @@ def measurements_since(step: int, checkpoint: Checkpoint, cfg: TrainConfig) -> M
     At step N are the loss and learning rate of the N-th update. All values of a step come at once:
     Weights & Biases accepts no values of a step after those of a later one.
     """
-    losses = checkpoint.history.loss_table["loss"][step:]
+    losses = checkpoint.history.loss_columns["loss"][step:]
     measurements = {
         after: {"loss": loss, "lr": cfg.learning_rate(after - 1)}
         for after, loss in enumerate(losses, step + 1)

@@ -13,7 +13,7 @@ from jax_revinc.engines.compiled_programs import make_program_key
 from jax_revinc.engines.device import in_words
 from jax_revinc.engines.fused_engine import optax_programs
 from jax_revinc.engines.xla import State, update
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from jax_revinc.optimizer import optimizer_settings
 from revinc import TrainConfig
 from revinc.dataset import make_dataset

@@ -32,7 +32,7 @@ from jax_revinc.model import (
     check_sequences,
     hook_names,
 )
-from jax_revinc.numerics import with_numerics
+from jax_revinc.numerical_settings import with_numerics
 from jax_revinc.objective import token_losses
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice

@@ -46,7 +46,7 @@ from jax_revinc.model import (
     check_sequences,
     require_array,
 )
-from jax_revinc.numerics import with_numerics
+from jax_revinc.numerical_settings import with_numerics
 from revinc import UserError
 from revinc.validation import require_choice, require_ints
 from revinc.weight_processing import CENTRING

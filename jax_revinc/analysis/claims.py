@@ -17,7 +17,7 @@ from jax_revinc.analysis.attention import reversal_score
 from jax_revinc.analysis.increment import component_labels, heads_among_components, increment_score
 from jax_revinc.hooks import HookPoint
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import with_numerics
+from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.tasks import eval_positions
 from revinc.token_labels import percentage

@@ -21,7 +21,7 @@ from jax_revinc.analysis.claims import partners
 from jax_revinc.analysis.patching import Metric, MetricPerPair, patch_sweep
 from jax_revinc.analysis.path_patching import is_edge, path_patch, receivers, senders
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from revinc import Task
 from revinc.tasks import eval_positions
 

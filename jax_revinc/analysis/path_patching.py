@@ -39,7 +39,7 @@ from jax_revinc.analysis.patching import (
 from jax_revinc.analysis.residual import mlp_stream
 from jax_revinc.hooks import recording
 from jax_revinc.model import HookedTransformer, Tokens, hook_names
-from jax_revinc.numerics import with_numerics
+from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig
 
 

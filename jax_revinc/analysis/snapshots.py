@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from jax_revinc.objective import Params
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig, Task

@@ -23,7 +23,7 @@ from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.toolchain import end_compilers, find_compiler, lane_width
 from jax_revinc.engines.fused.training import FusedTraining, OptaxTraining, Packed
 from jax_revinc.engines.fused.vmap import OfEach, fused_outputs
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from jax_revinc.objective import Params, eval_counts, mean_loss
 from jax_revinc.optimizer import Hyperparameters, make_optimizer
 from revinc.interrupts import lasting_interrupts

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+
 import pandas as pd
 from rich.table import Table
-from scipy.stats import binomtest
 
 from jax_revinc.population.shards import DIVERGED
 from revinc.sweep import IN_EVERY_STORE, SWEPT, is_numeric
@@ -15,9 +17,14 @@ HEADINGS = {"weight_decay": "decay"}
 
 
 def interval(hits: int, n: int) -> tuple[float, float]:
-    """The 95% confidence interval of the rate `hits` / `n` (Wilson, JASA 22, 1927)."""
-    found = binomtest(hits, n).proportion_ci(method="wilson")
-    return float(found.low), float(found.high)
+    """The 95% confidence interval of the rate `hits` / `n` (Wilson, JASA 22, 1927).
+
+    It is that of `scipy.stats.binomtest`, without importing `scipy.stats`, which takes a second.
+    """
+    rate, square = hits / n, NormalDist().inv_cdf(0.975) ** 2
+    middle = (hits + square / 2) / (n + square)
+    reach = math.sqrt(square * (n * rate * (1 - rate) + square / 4)) / (n + square)
+    return 0.0 if hits == 0 else middle - reach, 1.0 if hits == n else middle + reach
 
 
 def rate_text(hits: int, n: int) -> str:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from jax_revinc.analysis.attribution import logit_attribution
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 from jax_revinc.report.descriptions import percent
 from revinc import Task, TrainConfig
 from revinc.dataset import make_dataset

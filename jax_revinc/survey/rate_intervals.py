@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from jax_revinc.population import success_rate
 from revinc.token_labels import percentage
@@ -73,7 +73,7 @@ def mean_interval(values: pd.Series) -> tuple[float, float]:
     values = values.dropna()
     if len(values) < 2:
         return np.nan, np.nan
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+    reach = stdtrit(len(values) - 1, 0.975) * values.sem()
     low, high = np.clip([values.mean() - reach, values.mean() + reach], 0, 1)
     return float(low), float(high)
 

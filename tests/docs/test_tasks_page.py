@@ -60,7 +60,9 @@ def report():
 def test_the_pages_command_trains_its_task_and_the_run_is_found_again(
     own_tasks, command, report, monkeypatch, capsys
 ):
-    monkeypatch.setattr("jax_revinc.__main__.write_report", lambda run: run.path)  # takes longest
+    monkeypatch.setattr(
+        "jax_revinc.report.page.write_report", lambda run: run.path
+    )  # takes longest
     jax_revinc(*command)
     assert "Accuracy on all 64 sequences after 200 steps" in capsys.readouterr().out
     del sys.modules["largest"]

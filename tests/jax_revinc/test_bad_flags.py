@@ -8,8 +8,8 @@ import pytest
 from bad_values import BAD_TEXTS, assert_refused, flags_of, trials
 
 from jax_revinc import UserError
-from jax_revinc import __main__ as command
-from jax_revinc.population import command as population
+from jax_revinc.commands import population
+from jax_revinc.commands import train as command
 
 BESIDE = {"train": ["--steps", "20"], "population": ["--seeds", "2", "--steps", "20"]}
 

@@ -82,8 +82,12 @@ def test_a_command_refuses_in_one_sentence_and_changes_nothing(run_cli, foreign,
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_that_names_the_task_goes_on(run_cli, foreign, monkeypatch, command):
-    monkeypatch.setattr("jax_revinc.__main__.write_report", lambda run: run.path)  # takes longest
-    monkeypatch.setattr("jax_revinc.__main__.write_atlas", lambda population, _: population.path)
+    monkeypatch.setattr(
+        "jax_revinc.commands.report.write_report", lambda run: run.path
+    )  # takes longest
+    monkeypatch.setattr(
+        "jax_revinc.commands.atlas.write_atlas", lambda population, _: population.path
+    )
     outcome = run_cli(*COMMANDS[command], "--task", NAME)
     assert Path("PWNED").exists()
     if command == "resumed store":  # its chunks say that they are of the task that it was made of

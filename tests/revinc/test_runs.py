@@ -410,7 +410,7 @@ UNCHECKED = {
     "no table": (lambda f: (f / runs.METRICS).write_bytes(b"PAR1" * 3), runs.METRICS),
     "an empty table": (lambda f: (f / runs.METRICS).write_bytes(b""), runs.METRICS),
     "half a table": (
-        lambda f: (f / runs.METRICS).write_bytes((f / runs.METRICS).read_bytes()[:2000]),
+        lambda f: (f / runs.METRICS).write_bytes((f / runs.METRICS).read_bytes()[:900]),
         runs.METRICS,
     ),
     "NaN weights": (
@@ -434,9 +434,10 @@ def test_what_contradicts_the_config_is_named_without_checksums_too(
         read_all(old_run.path)
 
 
-@pytest.mark.parametrize("place", range(0, 2300, 97))
-def test_a_flipped_bit_anywhere_in_an_unchecked_table_is_no_traceback(old_run, place):
-    flip(old_run.path / runs.LOSSES, place)
+@pytest.mark.parametrize("share", np.linspace(0, 0.999, 24))
+def test_a_flipped_bit_anywhere_in_an_unchecked_table_is_no_traceback(old_run, share):
+    file = old_run.path / runs.LOSSES
+    flip(file, int(share * file.stat().st_size))
     try:
         assert list(Run.load(old_run.path).losses) == ["step", "loss"]
     except UserError as error:

@@ -39,11 +39,11 @@ def file(outcomes, tmp_path):
 def test_curves_are_those_of_the_run_at_its_evaluations(cfg, weights, steps):
     cfg = dataclasses.replace(cfg, steps=steps, snapshots=())
     outcomes = a_table(cfg, weights)
-    metrics = run_history(make_dataset(cfg), AddingEngine(), weights).metrics
+    metrics = run_history(make_dataset(cfg), AddingEngine(), weights).metric_columns
     np.testing.assert_array_equal(outcomes.steps, metrics["step"])
     for metric in METRICS:
         np.testing.assert_array_equal(outcomes.curves(metric), [metrics[metric]] * 2)
-        np.testing.assert_array_equal(outcomes.final(metric), [metrics[metric].iloc[-1]] * 2)
+        np.testing.assert_array_equal(outcomes.final(metric), [metrics[metric][-1]] * 2)
 
 
 def test_only_the_first_losses_are_kept(cfg, weights):
@@ -51,7 +51,7 @@ def test_only_the_first_losses_are_kept(cfg, weights):
     for config, kept in ((cfg, 60), (longer, FIRST_LOSSES)):
         history = run_history(make_dataset(config), AddingEngine(), weights)
         losses = outcome(0, history)["losses"]
-        np.testing.assert_array_equal(losses, history.loss_table["loss"][:kept])
+        np.testing.assert_array_equal(losses, history.loss_columns["loss"][:kept])
 
 
 def test_a_run_that_diverges_has_no_outcome(cfg, weights):

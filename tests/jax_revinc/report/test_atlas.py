@@ -18,11 +18,12 @@ import pytest
 from rich.spinner import SPINNERS
 
 from jax_revinc import PRESETS, ReverseIncrement, TrainConfig, UserError
-from jax_revinc.__main__ import main, parse_train
+from jax_revinc.__main__ import main
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.increment import component_labels
+from jax_revinc.commands import population as population_command
+from jax_revinc.commands import train as train_command
 from jax_revinc.population import load, train_population
-from jax_revinc.population.command import parse_population
 from jax_revinc.report.atlas import training_commands
 from jax_revinc.report.atlas.example_models import chosen_models
 from jax_revinc.report.atlas.page import ANSWERS, FOLDER, write_atlas
@@ -416,7 +417,7 @@ def test_each_model_comes_with_the_command_that_trains_it(population, html):
     assert len(said) == len(MODELS) // 2
     numbers = re.findall(r"<h3>Model (\d+)", html)
     for number, command in list(zip(numbers, said, strict=True))[:3]:
-        cfg, _ = parse_train(shlex.split(command)[2:])
+        cfg, _ = train_command.parse(shlex.split(command)[2:])
         assert cfg == population.run_config(int(number))
 
 
@@ -454,7 +455,7 @@ OTHER_RECIPES = {
 @pytest.mark.parametrize("cfg", OTHER_RECIPES.values(), ids=OTHER_RECIPES)
 def test_commands_say_what_a_recipe_changes_and_no_more(cfg):
     command = training_commands.train_command(cfg, "runs/a b")
-    parsed, args = parse_train(shlex.split(command)[2:])
+    parsed, args = train_command.parse(shlex.split(command)[2:])
     assert parsed == cfg
     assert str(args.out) == "runs/a b"
     if cfg == TUTORIAL:
@@ -478,7 +479,7 @@ def test_one_command_trains_the_population_again(plan):
         planned=plan, config=RECIPE, engine={"width": "24"}, path="a store"
     )
     words = shlex.split(training_commands.population_command(population))[2:]
-    cfg, args = parse_population(words)
+    cfg, args = population_command.parse(words)
     axes = {name: getattr(args, name) for name in IDENTITY if name in args}
     models = sweep(cfg, axes, args.seeds)
     assert args.width == 24

@@ -20,7 +20,7 @@ from jax_revinc.engines.fused.gradient import build_value_and_grad, fused_value_
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.toolchain import lane_width
 from jax_revinc.engines.fused.trace import trace
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 
 pytestmark = pytest.mark.optimized
 

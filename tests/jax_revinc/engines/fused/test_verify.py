@@ -17,7 +17,7 @@ from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.gradient import build_value_and_grad
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.verify import require_agreement
-from jax_revinc.numerics import numerics
+from jax_revinc.numerical_settings import numerics
 
 X = np.random.default_rng(0).uniform(0.5, 1.5, 100).astype(np.float32)
 

@@ -26,15 +26,15 @@ from revinc.tasks import task_flag
 from revinc.validation import require_index, require_int
 
 
-def parse_population(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
+def parse(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
     """Parse the arguments of ``jax-revinc population``, where swept fields take lists of values."""
     parser = make_config_parser("jax-revinc population")
     add_population_flags(parser)
     return parse_config(parser, words, preset_or_population, AXES)
 
 
-def population_command(words: list[str]) -> None:
-    cfg, args = parse_population(words)
+def run_command(words: list[str]) -> None:
+    cfg, args = parse(words)
     check_execution(args)
     store = resumed_store(args)
     axes = {name: getattr(args, name) for name in IDENTITY if name in args}

@@ -1,0 +1,103 @@
+"""The command ``jax-revinc inspect``, which prints what a model does and what it has learned."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+
+from jax_revinc.analysis.claims import why_none
+from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
+from jax_revinc.analysis.terminal_tables import TABLES
+from jax_revinc.commands.run_argument import add_run
+from jax_revinc.training import Run
+from revinc.dataset import make_dataset
+from revinc.flag_values import integer
+from revinc.terminal import PlainConsole, PlainParser, styled
+from revinc.validation import require_index
+
+
+def parse(words: list[str]) -> argparse.Namespace:
+    """Parse the words after ``jax-revinc inspect``."""
+    parser = PlainParser(prog="jax-revinc inspect", description=__doc__)
+    add_run(parser)
+    numbers: dict[str, Any] = {"type": integer, "nargs": "+", "metavar": "N"}
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--layer", **numbers, help="layers to print (default: all)")
+    what.add_argument(
+        "--hook",
+        nargs="+",
+        metavar="NAME",
+        help="activations to print, by hook name (default: attention patterns and MLP outputs)",
+    )
+    parser.add_argument("--head", **numbers, help="heads to print (default: all)")
+    of = parser.add_mutually_exclusive_group()
+    of.add_argument(
+        "--sample",
+        **numbers,
+        default=[0],
+        help="holdout sequences to feed, counted from 0 (default: 0)",
+    )
+    of.add_argument("--tokens", **numbers, help="token ids to feed instead of a holdout sequence")
+    parser.add_argument(
+        "--tables",
+        nargs="*",
+        choices=TABLES,
+        help="tables of what was learned over the whole task (default: claims, if it has any)",
+    )
+    parser.add_argument(
+        "--step",
+        type=integer,
+        metavar="N",
+        help="inspect the snapshot after N updates (default: the final weights)",
+    )
+    return parser.parse_args(words)
+
+
+def run_command(words: list[str]) -> None:
+    args = parse(words)
+    run, console = Run.load(args.run, args.task), PlainConsole()
+    with console.status("Looking into the model ..."):
+        print_inspection(run, args, console)
+
+
+def print_inspection(run: Run, args: argparse.Namespace, console: PlainConsole) -> None:
+    cfg, task, model = run.config.model, run.config.task, run.model(args.step)
+    for layer in args.layer or ():
+        require_index("layer", layer, cfg.n_layers)
+    for head in args.head or ():
+        require_index("head", head, cfg.n_heads)
+    layers = range(cfg.n_layers) if args.layer is None else args.layer
+
+    names = args.hook or [
+        name
+        for layer in layers
+        for name in model.hook_dict
+        if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
+    ]
+    tokens = np.array([args.tokens]) if args.tokens else holdout_samples(run, args.sample)
+    logits, cache = model.run_with_cache(tokens, names_filter=names)
+    for i, sequence in enumerate(tokens):
+        console.print()
+        console.print(styled(prediction_sentence(task, sequence, np.asarray(logits[i]))))
+        for name in names:
+            activation = np.asarray(cache[name][i])
+            heads = args.head if args.hook or activation.ndim == 3 else None
+            console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
+    if not args.hook and not cfg.attn_only:
+        for layer in layers:
+            console.print(*weight_tables(model, layer), sep="\n")
+    by_default = [] if why_none(task) else ["claims"]
+    for table in by_default if args.tables is None else args.tables:
+        console.print()
+        console.print(styled(table))
+        console.print(*TABLES[table](model, task), sep="\n")
+
+
+def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
+    """The input tokens [samples, pos] of the holdout sequences with the indices `samples`."""
+    dataset = make_dataset(run.config)
+    for sample in samples:
+        require_index("holdout sample", sample, len(dataset.holdout_rows))
+    return dataset.tokens[dataset.holdout_rows[samples], :-1]

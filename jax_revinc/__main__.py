@@ -18,6 +18,7 @@ COMMANDS = {
     "population": "train a population of models into a folder",
     "atlas": "write the page and the tables of a population",
     "report": "write the page of a run again",
+    "build": "build the fused engine's programs ahead of a training",
 }
 """By subcommand, its line of help. The module `jax_revinc.commands` has one of each name."""
 

@@ -38,14 +38,14 @@ def source_commit() -> str:
 
 @functools.cache
 def source_digest(*packages: str) -> str:
-    """A hash of all Python source of the given packages, to tell whether the source changed."""
+    """A hash of all Python and C++ source of the given packages, to tell whether it changed."""
     digest = hashlib.sha256()
     for package in packages:
         spec = find_spec(package)
         assert spec is not None
         assert spec.origin is not None
         folder = Path(spec.origin).parent
-        for file in sorted(folder.rglob("*.py")):
+        for file in sorted([*folder.rglob("*.py"), *folder.rglob("*.hpp")]):
             digest.update(f"{package}/{file.relative_to(folder)}\n".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -17,8 +17,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.engines.compiled_programs import Counted, ProgramKey, Programs, parameter_structs
-from jax_revinc.engines.fused.errors import UpdateNotFusible
+from jax_revinc.engines.fused.build import has_library
+from jax_revinc.engines.fused.errors import CannotBuild, NotFusible, UpdateNotFusible
 from jax_revinc.engines.fused.gradient import Loss
+from jax_revinc.engines.fused.kept_sources import Keep, keep_for, read_kept
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.toolchain import end_compilers, find_compiler, lane_width
 from jax_revinc.engines.fused.training import FusedTraining, OptaxTraining, Packed
@@ -126,12 +128,18 @@ def fused_training(key: ProgramKey, *, many: bool) -> FusedTraining:
         partial(make_optimizer, key.optimizer),
         Hyperparameters(*np.zeros(n_hyperparameters, key.model.dtype)),
         spec_of(key, many=many),
+        keep_of(key, many=many),
     )
 
 
 def optax_training(key: ProgramKey, *, many: bool) -> OptaxTraining:
     """Make a training loop of a gradient compiled to C++ and an Optax optimizer run by XLA."""
-    return OptaxTraining(loss_of(key), partial(flat_optimizer, key), spec_of(key, many=many))
+    return OptaxTraining(
+        loss_of(key),
+        partial(flat_optimizer, key),
+        spec_of(key, many=many),
+        keep_of(key, many=many),
+    )
 
 
 def flat_optimizer(
@@ -155,7 +163,8 @@ def fused_evaluation(key: ProgramKey, *, many: bool) -> OfEach:
         loss, right = eval_counts(key.model, params, sequence, key.eval_positions)
         return jnp.stack([loss, right.astype(loss.dtype)])
 
-    return fused_outputs(counts, spec_of(key, many=many))
+    spec, keep = spec_of(key, many=many), keep_of(key, many=many)
+    return fused_outputs(counts, spec, n_outputs=2, keep=keep)
 
 
 def count(
@@ -189,6 +198,30 @@ def unpack(shapes: Shapes, state: Packed) -> StateDict:
 def loss_of(key: ProgramKey) -> Loss:
     """Make the training loss, as a function of a model's parameters and a batch of token ids."""
     return lambda params, batch: mean_loss(key.model, params, batch, key.objective)
+
+
+def keep_of(key: ProgramKey, *, many: bool) -> Keep:
+    """Make the function that returns the sources of a key's programs, kept or made anew."""
+    return keep_for((key, many), spec_of(key, many=many).n_lanes)
+
+
+def is_built(key: ProgramKey, *, many: bool) -> bool:
+    """Whether the programs of a key were built on this machine before, so that they load at once.
+
+    Args:
+        key: everything that is compiled in.
+        many: whether to train many models side by side.
+    """
+    try:
+        n_lanes = spec_of(key, many=many).n_lanes
+
+        def is_there(name: str) -> bool:
+            source = read_kept((key, many), n_lanes, name)
+            return source is not None and has_library(source)
+
+        return (is_there("training") or is_there("gradient")) and is_there("outputs")
+    except (NotFusible, CannotBuild):
+        return False
 
 
 def spec_of(key: ProgramKey, *, many: bool) -> Spec:

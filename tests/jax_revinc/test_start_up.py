@@ -26,7 +26,9 @@ def test_the_help_does_not_import_jax():
     assert imported.isdisjoint({"jax", "flax", "optax", *SLOW})
 
 
-@pytest.mark.parametrize("flags", [["--help"], ["--steps", "20", "--out"]], ids=["help", "training"])
+@pytest.mark.parametrize(
+    "flags", [["--help"], ["--steps", "20", "--out"]], ids=["help", "training"]
+)
 def test_training_imports_nothing_slow(flags, tmp_path):
     words = ["train", *flags, *([str(tmp_path / "run")] if "--out" in flags else [])]
     stop = "import jax_revinc.training as t; t.Run.load = lambda *_: sys.exit()"  # once the weights are on disk

@@ -17,7 +17,12 @@ import jax
 from jax_revinc.compilation_cache import cache_folder
 from jax_revinc.engines.fused import library_cache
 from jax_revinc.engines.fused.errors import CannotBuild
-from jax_revinc.engines.fused.toolchain import cpu_features, find_compiler, native_flags
+from jax_revinc.engines.fused.toolchain import (
+    Compiler,
+    cpu_features,
+    find_compiler,
+    native_flags,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,26 @@ def ffi_target(source: str, handler: str) -> str:
     return name
 
 
+def has_library(source: str) -> bool:
+    """Whether the library of a C++ program is there, so that `ffi_target` need not compile it."""
+    key = library_key(source, [*native_flags(), *FLAGS], find_compiler())
+    return library_cache.has(cache_folder() / "fused", key)
+
+
+def library_key(source: str, flags: Sequence[str], compiler: Compiler) -> str:
+    """A hash of all that a compiled library depends on, in hexadecimal."""
+    parts = (
+        source,
+        flags,
+        compiler.command,
+        compiler.version,
+        platform.machine(),
+        sorted(cpu_features()),
+        metadata.version("jaxlib"),  # its headers go into the object
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
 def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """Compile C++17 source for this CPU and load the library. The library is cached on disk, in the
     subfolder ``fused`` of this package's cache folder.
@@ -68,16 +93,6 @@ def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
     """
     compiler = find_compiler()
     all_flags = [*native_flags(), *flags]
-    parts = (
-        source,
-        all_flags,
-        compiler.command,
-        compiler.version,
-        platform.machine(),
-        sorted(cpu_features()),
-        metadata.version("jaxlib"),  # its headers go into the object
-    )
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
     headers = ["-isystem", jax.ffi.include_dir()]
 
     def compile_to(path: Path) -> None:
@@ -85,6 +100,7 @@ def shared_library(source: str, flags: Sequence[str] = ()) -> ctypes.CDLL:
         compiler.compile(source, [*headers, *all_flags], path)
 
     try:
+        key = library_key(source, all_flags, compiler)
         return library_cache.load(cache_folder() / "fused", key, compile_to)
     except OSError as why:
         raise CannotBuild(

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from jax_revinc.engines.fused.build import ffi_target
 from jax_revinc.engines.fused.emit import gradient_source
 from jax_revinc.engines.fused.errors import CannotBuild, NotFusible
+from jax_revinc.engines.fused.kept_sources import Keep, make
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.trace import trace
 from jax_revinc.engines.fused.verify import require_agreement
@@ -96,18 +97,27 @@ def fused_value_and_grad(
     return value_and_grad
 
 
-def build_value_and_grad(loss: Loss, spec: Spec) -> ValueAndGrad:
+def build_value_and_grad(loss: Loss, spec: Spec, keep: Keep = make) -> ValueAndGrad:
     """Compile a loss and its gradient for the sizes in `spec`; check the gradient against XLA's.
+
+    Args:
+        loss: see `fused_value_and_grad`.
+        spec: the parameters, examples and vectors to compile for.
+        keep: where the verified source is kept; by default nowhere.
 
     Raises:
         NotFusible: if the loss can't be fused, or its gradient differs from XLA's.
         CannotBuild: without a compiler that works.
     """
-    program = trace(jax.value_and_grad(loss), spec)
-    source = gradient_source(program, spec)
-    value_and_grad = value_and_grad_of(source, spec)
-    verify_gradient(value_and_grad, loss, spec, (source, program.origin))
-    return value_and_grad
+
+    def verified_source() -> str:
+        program = trace(jax.value_and_grad(loss), spec)
+        source = gradient_source(program, spec)
+        value_and_grad = value_and_grad_of(source, spec)
+        verify_gradient(value_and_grad, loss, spec, (source, program.origin))
+        return source
+
+    return value_and_grad_of(keep("gradient", verified_source), spec)
 
 
 def value_and_grad_of(source: str, spec: Spec) -> ValueAndGrad:

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 
 from jax_revinc.engines.fused.errors import NotFusible
@@ -81,6 +80,16 @@ class Spec:
         """Return this spec with all parameters joined in one array, and a function that splits the
         array into the original pytree.
         """
-        zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), self.params)
-        flat, unravel = ravel_pytree(zeros)
-        return replace(self, params=jax.ShapeDtypeStruct(flat.shape, flat.dtype)), unravel
+        leaves, structure = jax.tree.flatten(self.params)
+        ends = np.cumsum([leaf.size for leaf in leaves])
+
+        def unravel(flat: Float[Array, " n_params"]) -> Any:
+            # `ravel_pytree` would give the same function, but it computes on the device to do so.
+            parts = (
+                flat[end - leaf.size : end].reshape(leaf.shape)
+                for leaf, end in zip(leaves, ends, strict=True)
+            )
+            return jax.tree.unflatten(structure, parts)
+
+        flat = jax.ShapeDtypeStruct((int(ends[-1]),), self.dtype)
+        return replace(self, params=flat), unravel

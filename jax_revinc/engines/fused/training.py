@@ -24,6 +24,7 @@ from jax_revinc.engines.fused.gradient import (
     value_and_grad_of,
     verify_gradient,
 )
+from jax_revinc.engines.fused.kept_sources import Keep, make
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.trace import trace
 from jax_revinc.engines.fused.update import MakeOptimizer, apply_update, trace_update
@@ -59,27 +60,39 @@ class FusedTraining:
             that updates every parameter by itself.
         rates: the scalars, or their shapes and types.
         spec: the parameters, examples and vectors to compile for.
+        keep: where the verified source is kept; by default nowhere.
 
     Raises:
         NotFusible: if loss or optimizer can't be fused, or their results differ from XLA's.
         CannotBuild: without a compiler that works.
     """
 
-    def __init__(self, loss: Loss, make_optimizer: MakeOptimizer, rates: Any, spec: Spec) -> None:
+    def __init__(
+        self,
+        loss: Loss,
+        make_optimizer: MakeOptimizer,
+        rates: Any,
+        spec: Spec,
+        keep: Keep = make,
+    ) -> None:
         flat, self._unravel = spec.flatten()
         self._make_optimizer, self._many = make_optimizer, spec.many
-        program = trace(jax.value_and_grad(loss), spec)
         self._update = trace_update(make_optimizer, rates, spec.params)
-        source = training_source(program, self._update.rules, flat)
-        evidence = (source, program.origin, self._update.origin)
-        value_and_grad = value_and_grad_of(source, flat)
 
         def loss_of_flat(params: Array, tokens: Array) -> Float[Array, ""]:
             return loss(self._unravel(params), tokens)
 
-        verify_gradient(value_and_grad, loss_of_flat, flat, evidence)
-        self._target = ffi_target(source, "train")
-        self._verify_update(value_and_grad, rates, spec, evidence)
+        def verified_source() -> str:
+            program = trace(jax.value_and_grad(loss), spec)
+            source = training_source(program, self._update.rules, flat)
+            evidence = (source, program.origin, self._update.origin)
+            value_and_grad = value_and_grad_of(source, flat)
+            verify_gradient(value_and_grad, loss_of_flat, flat, evidence)
+            self._target = ffi_target(source, "train")
+            self._verify_update(value_and_grad, rates, spec, evidence)
+            return source
+
+        self._target = ffi_target(keep("training", verified_source), "train")
 
     def start(self, rates: Any, params: Any) -> Packed:
         """Make the state before the first update, with all parameters joined in one array."""
@@ -174,17 +187,20 @@ class OptaxTraining:
         loss: see `fused_value_and_grad`.
         make_optimizer: from rates to an optimizer of all parameters in one array.
         spec: the parameters, examples and vectors to compile for.
+        keep: where the verified source is kept; by default nowhere.
 
     Raises:
         NotFusible: if the loss can't be fused, or its gradient differs from XLA's.
         CannotBuild: without a compiler that works.
     """
 
-    def __init__(self, loss: Loss, make_optimizer: MakeOptimizer, spec: Spec) -> None:
+    def __init__(
+        self, loss: Loss, make_optimizer: MakeOptimizer, spec: Spec, keep: Keep = make
+    ) -> None:
         flat, unravel = spec.flatten()
         self._make_optimizer, self._many = make_optimizer, spec.many
         self._value_and_grad = build_value_and_grad(
-            lambda params, tokens: loss(unravel(params), tokens), flat
+            lambda params, tokens: loss(unravel(params), tokens), flat, keep
         )
 
     def start(self, rates: Any, params: Any) -> Packed:

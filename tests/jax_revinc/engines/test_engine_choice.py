@@ -26,30 +26,49 @@ TUTORIAL = PRESETS["tutorial"]
 
 @pytest.fixture
 def nothing_is_built(monkeypatch):
-    """Fused programs that are there at once: the estimates decide, or what the test says."""
-
+    """No fused program is there, and building one takes no time: the estimates decide."""
     built = types.SimpleNamespace(identity={"lanes": "16", "compiler": "a compiler"})
     monkeypatch.setattr(engine_choice, "fused_programs", lambda *_, **__: built)
+    monkeypatch.setattr(engine_choice, "is_built", lambda *_, **__: False)
 
 
 @pytest.mark.parametrize(
     ("cfg", "n_models", "name"),
     [
-        (TUTORIAL, None, "fused"),
-        (dataclasses.replace(TUTORIAL, steps=1000), None, "xla"),
+        (TUTORIAL, None, "xla"),
+        (dataclasses.replace(TUTORIAL, steps=100_000), None, "fused"),
         (dataclasses.replace(TUTORIAL, steps=5), None, "xla"),
-        (dataclasses.replace(TUTORIAL, steps=1000), 64, "fused"),
+        (dataclasses.replace(TUTORIAL, steps=1000), 64, "xla"),
+        (TUTORIAL, 64, "fused"),
         (PRESETS["reliable"], 1024, "fused"),
         (PRESETS["grokking"], None, "xla"),
     ],
     ids=str,
 )
 @pytest.mark.usefixtures("nothing_is_built")
-def test_the_fused_engine_is_taken_where_building_it_pays(cfg, n_models, name):
+def test_auto_never_makes_the_first_result_later(cfg, n_models, name):
     chosen = choose_engine("auto", cfg, n_models)
     assert chosen.engine_name == name
     assert chosen.sentence.startswith(f"Engine: {name}")
     assert len(chosen.sentence.splitlines()) == 1
+
+
+def test_what_is_built_already_is_taken_but_not_by_one_process_of_several(monkeypatch):
+    built = types.SimpleNamespace(identity={"lanes": "16", "compiler": "a compiler"})
+    monkeypatch.setattr(engine_choice, "fused_programs", lambda *_, **__: built)
+    monkeypatch.setattr(engine_choice, "is_built", lambda *_, many: many)
+    assert choose_engine("auto", TUTORIAL).engine_name == "xla"
+    assert choose_engine("auto", RECIPE, n_models=2).engine_name == "fused"
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert choose_engine("auto", RECIPE, n_models=2).engine_name == "xla"
+
+
+def test_the_sentence_says_what_either_takes_and_how_to_build_ahead(monkeypatch):
+    monkeypatch.setattr(engine_choice, "is_built", lambda *_, **__: False)
+    sentence = choose_engine("auto", TUTORIAL).sentence
+    assert "in about 1 s" in sentence
+    assert "about 9 s once" in sentence
+    assert "jax-revinc build" in sentence
 
 
 def test_the_estimate_is_near_what_programs_have():
@@ -81,7 +100,7 @@ def test_an_engine_that_there_is_not_is_refused():
 def test_without_a_compiler_auto_is_xla_and_fused_an_error(monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
     fused_programs.cache_clear()
-    chosen = choose_engine("auto", TUTORIAL)
+    chosen = choose_engine("auto", dataclasses.replace(TUTORIAL, steps=100_000))
     assert chosen.engine_name == "xla"
     assert "CXX=/nowhere/c++" in chosen.sentence
     with pytest.raises(UserError, match=r"the fused engine can't train this model .*: .*CXX"):

@@ -17,7 +17,7 @@ from jax_revinc.engines.single_model import JaxEngine
 from jax_revinc.training import draw_weights
 from revinc.dataset import make_dataset
 
-CFG = dataclasses.replace(RECIPE, model=RECIPE.model.replace(attn_only=True, d_head=3))
+CFG = dataclasses.replace(RECIPE, model=RECIPE.model.replace(attn_only=True, d_head=3, n_heads=1))
 """A model of no other test: what is loaded already would not be built into the folder."""
 CLIPPED = dataclasses.replace(CFG, clip_grad_norm=1.0)
 KEY = make_program_key(CFG)
@@ -87,7 +87,7 @@ def test_what_is_built_is_known_without_loading_it(cache, later_process):
     assert is_built(KEY, many=False)
     assert is_built(make_program_key(CLIPPED), many=False)
     assert not is_built(KEY, many=True)
-    wider = dataclasses.replace(CFG, model=CFG.model.replace(d_vocab_out=6))
+    wider = dataclasses.replace(CFG, model=CFG.model.replace(d_vocab_out=6, n_heads=1))
     assert not is_built(make_program_key(wider), many=False)
 
 

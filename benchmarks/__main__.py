@@ -1,14 +1,10 @@
-"""``python -m benchmarks``: ways of training the tutorial's model, timed side by side.
-
-Writes results.json, a page and pictures into a folder.
-"""
+"""Ways of training a model, timed side by side: writes results.json, a page and pictures."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import shlex
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +14,7 @@ from pathlib import Path
 import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks import start
 from benchmarks.contender import Contender
 from benchmarks.entrants import Effort, Follow, measure
 from benchmarks.machine import describe_machine, in_a_line
@@ -29,20 +26,23 @@ from benchmarks.sweeps import SWEEPS, measure_sweep
 from benchmarks.tables import all_sheets
 from benchmarks.whole_runs import time_whole_runs
 from benchmarks.worker import WorkerFailed
-from revinc import PRESETS, UserError
-from revinc.command_errors import fail, run_command
+from revinc import PRESETS, TrainConfig, UserError
+from revinc.command_errors import fail, run_command, words_parser
+from revinc.config_flags import as_flags, changed_fields
+from revinc.config_parser import make_config_parser, parse_config, preset
 from revinc.errors import near_names, shown
 from revinc.flag_values import folder
 from revinc.interrupts import run_to_exit
-from revinc.terminal import PlainConsole, PlainParser
+from revinc.terminal import PlainConsole
 
-PARTS = ("throughput", "whole-runs", "sweeps")
+PARTS = ("throughput", "start", "whole-runs", "sweeps")
 OUT = Path("docs/benchmarks")
 
 FULL = Effort(rounds=9, seconds=0.4)
 QUICK = Effort(rounds=5, seconds=0.15, starts=("cold",))
 PER_POINT = Effort(rounds=5, seconds=0.3, starts=("cold",))
-WHOLE_RUNS = 3
+WHOLE_RUNS, STARTS = 3, 5
+"""Rounds of whole runs, and of what a person waits for."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,19 @@ class Selection:
     names: Sequence[str]
 
 
-def select(only: Sequence[str] | None, known: Sequence[str], quick: bool) -> Selection:
+def select(
+    only: Sequence[str] | None, known: Sequence[str], quick: bool, tutorial: bool = True
+) -> Selection:
     """Read ``--only``. Names of contenders alone select the throughput part.
 
     Args:
         only: names of parts and contenders; None selects all.
         known: names of all contenders.
         quick: whether only the throughput part is selected by default.
+        tutorial: whether the training config is the tutorial's, whose sizes the sweeps vary.
 
     Raises:
-        UserError: for a name that is neither.
+        UserError: for a name that is neither, or sweeps of another config.
     """
     only = only or []
     for name in only:
@@ -74,26 +77,31 @@ def select(only: Sequence[str] | None, known: Sequence[str], quick: bool) -> Sel
     names = [name for name in known if name in only]
     if "sweeps" in parts and names and not set(names) & set(IN_SWEEPS):
         raise UserError(f"--only: sweeps compare {', '.join(IN_SWEEPS)}")
-    everything = PARTS[:1] if quick else PARTS
+    if "sweeps" in parts and not tutorial:
+        raise UserError("--only: sweeps vary the tutorial's config; leave other flags of it out")
+    everything = PARTS[:1] if quick else PARTS if tutorial else PARTS[:-1]
     return Selection(parts or (PARTS[:1] if names else everything), names or known)
 
 
-def benchmark_command(args: argparse.Namespace) -> int | None:
+def benchmark_command(given: Sequence[str]) -> int | None:
+    parser = make_parser()
+    cfg, args = parse_config(parser, given, preset)
     console = PlainConsole()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.redraw:
         console.print(f"Page: {write_page(Results.load(args.out), args.out)}", soft_wrap=True)
         return None
-    everyone = all_contenders(args.quick)
-    selection = select(args.only, list(dict.fromkeys(c.name for c in everyone)), args.quick)
+    everyone = all_contenders(cfg, args.quick)
+    names = list(dict.fromkeys(c.name for c in everyone))
+    selection = select(args.only, names, args.quick, cfg == PRESETS["tutorial"])
     contenders = [contender for contender in everyone if contender.name in selection.names]
     # This process draws weights and compares losses; the accelerator is for the contenders.
     jax.config.update("jax_platforms", "cpu")
     try:
-        for results in benchmark(selection, contenders, args, console):
+        for results in benchmark(cfg, selection, contenders, given, args.quick, console):
             results.save(args.out)  # whatever happens to the next part
     except (AnotherTraining, WorkerFailed) as error:
-        return fail(args.parser, str(error), 1)
+        return fail(parser, str(error), 1)
     for sheet in all_sheets(results):
         console.print()
         console.print(sheet.for_terminal())
@@ -103,21 +111,25 @@ def benchmark_command(args: argparse.Namespace) -> int | None:
 
 
 def benchmark(
+    cfg: TrainConfig,
     selection: Selection,
     contenders: Sequence[Contender],
-    args: argparse.Namespace,
+    given: Sequence[str],
+    quick: bool,
     console: PlainConsole,
 ) -> Iterator[Results]:
     """Measure the selected parts, one after the other; the results so far, after each."""
-    effort = QUICK if args.quick else FULL
+    effort, words = QUICK if quick else FULL, list(as_flags(changed_fields(cfg)))
     results = Results(
-        command=shlex.join(["python", "-m", "benchmarks", *args.given]),
+        command=shlex.join(["python", "-m", "benchmarks", *given]),
+        config=shlex.join(words),
         machine=describe_machine(),
         settings={
             "rounds": effort.rounds,
             "seconds": effort.seconds,
             "whole_runs": WHOLE_RUNS,
-            "steps": PRESETS["tutorial"].steps,
+            "starts": STARTS,
+            "steps": cfg.steps,
             "rounds of sweeps": PER_POINT.rounds,
         },
     )
@@ -127,10 +139,16 @@ def benchmark(
         if "throughput" in selection.parts:
             n_steps = sum(map(effort.steps_of, contenders)) + 1
             with progress_bar(console, "throughput", n_steps) as follow:
-                entries = measure(contenders, PRESETS["tutorial"], effort, home, follow)
+                entries = measure(contenders, cfg, effort, home, follow)
             yield (results := dataclasses.replace(results, entries=entries))
+        if "start" in selection.parts:
+            n_turns = STARTS * len(start.contenders(words, home))
+            with progress_bar(console, "start", n_turns) as follow:
+                starts = start.time_starts(words, STARTS, home, follow)
+            yield (results := dataclasses.replace(results, starts=starts))
         if "whole-runs" in selection.parts:
-            yield (results := dataclasses.replace(results, whole_runs=whole_runs(home, console)))
+            timed = whole_runs(words, home, console)
+            yield (results := dataclasses.replace(results, whole_runs=timed))
         if "sweeps" in selection.parts:
             compared = sweep_contenders(selection.names)
             for axis, points in sweeps(compared, home, console):
@@ -138,11 +156,10 @@ def benchmark(
                 yield (results := dataclasses.replace(results, sweeps=swept))
 
 
-def whole_runs(home: Path, console: PlainConsole) -> dict[str, list[float]]:
+def whole_runs(words: Sequence[str], home: Path, console: PlainConsole) -> dict[str, list[float]]:
     """The seconds of every whole run, by title."""
-    steps = PRESETS["tutorial"].steps
     with progress_bar(console, "whole runs", 3 * WHOLE_RUNS) as follow:
-        timings = time_whole_runs(WHOLE_RUNS, steps, home / "runs", follow)
+        timings = time_whole_runs(words, WHOLE_RUNS, home / "runs", follow)
     return {title: list(timing.seconds) for title, timing in timings.items()}
 
 
@@ -179,8 +196,10 @@ def progress_bar(console: PlainConsole, title: str, total: int) -> Iterator[Foll
         yield follow
 
 
-def make_parser(given: Sequence[str]) -> argparse.ArgumentParser:
-    parser = PlainParser(prog="benchmarks", description=__doc__)
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the flags that are no fields of the training config."""
+    parser = make_config_parser("python -m benchmarks")
+    parser.description = __doc__
     parser.add_argument(
         "--quick", action="store_true", help="fewer widths and rounds; no sweeps, no whole runs"
     )
@@ -198,13 +217,11 @@ def make_parser(given: Sequence[str]) -> argparse.ArgumentParser:
         action="store_true",
         help="measure nothing; write the page from the results in FOLDER",
     )
-    parser.set_defaults(command=benchmark_command, parser=parser, given=given)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    given = sys.argv[1:] if argv is None else argv
-    return run_command(make_parser(given), given)
+    return run_command(words_parser("python -m benchmarks", benchmark_command), argv)
 
 
 if __name__ == "__main__":

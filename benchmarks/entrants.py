@@ -65,7 +65,7 @@ class Race:
     """
 
     def __init__(self, cfg: TrainConfig, width: int, folder: Path, judged: int = JUDGED) -> None:
-        self.cfg, self.judged = cfg, min(judged, width)
+        self.cfg, self.judged = cfg.with_seed(0), min(judged, width)
         drawn = [draw_weights(cfg.with_seed(seed)) for seed in range(width)]
         self.weights: StateDict = {
             name: np.stack([weights[name] for weights in drawn]) for name in drawn[0]

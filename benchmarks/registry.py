@@ -12,11 +12,15 @@ from typing import Any
 import torch
 
 from benchmarks.contender import Contender
+from benchmarks.contenders.torch_module import why_not
 from jax_revinc.engines.fused.errors import CannotBuild
 from jax_revinc.engines.fused.toolchain import find_compiler
 from jax_revinc.engines.many_models import FUSED_WIDTH
+from revinc import PRESETS, TrainConfig
 from revinc.cpu_cores import usable_cores
+from torch_reference.optimizer import COUNTERPARTS
 
+TUTORIAL = PRESETS["tutorial"]
 HERE = "benchmarks.contenders"
 EAGER = "torch_module:Eager"
 EAGER_ENSEMBLE = "torch_ensemble:EagerEnsemble"
@@ -50,19 +54,25 @@ IN_SWEEPS = ("torch-eager", "jax-loop", "jax-population")
 WIDTH_IN_SWEEPS = 128
 
 
-def all_contenders(quick: bool = False) -> list[Contender]:
-    """All contenders on this machine, in the order of the tables; `quick` has fewer widths."""
+def all_contenders(cfg: TrainConfig = TUTORIAL, quick: bool = False) -> list[Contender]:
+    """All contenders on this machine, in the order of the tables.
+
+    Args:
+        cfg: the training config; a contender that can't train it says why.
+        quick: whether there are fewer widths.
+    """
     widths = QUICK if quick else FULL
     on_gpu = ON_GPU if torch.cuda.is_available() and not quick else ()
     threads = sorted({1, ALL_THREADS}, reverse=True)
     n_devices = torch.cuda.device_count() or usable_cores()
-    needs_compiler: dict[str, Any] = {"missing": no_compiler(), "may_fail": True}
+    not_plain = why_not(cfg)
+    needs_compiler: dict[str, Any] = {"missing": not_plain or no_compiler(), "may_fail": True}
     all_threads = in_words(ALL_THREADS, "thread")
 
-    contenders = [tutorial_loop(world, n) for world in ("3", "4") for n in threads]
+    contenders = [tutorial_loop(cfg, world, n) for world in ("3", "4") for n in threads]
     for n in threads:
         title = f"plain torch module, fused AdamW, {in_words(n, 'thread')}"
-        contenders.append(in_torch("torch-eager", title, EAGER, {"threads": n}))
+        contenders.append(in_torch("torch-eager", title, EAGER, {"threads": n}, missing=not_plain))
     if not quick:  # half a minute of compiling
         title = "torch.compile of its loss, fused AdamW, 1 thread"
         options = {"threads": 1, "compiled": True}
@@ -72,7 +82,7 @@ def all_contenders(quick: bool = False) -> list[Contender]:
         in_torch("torch-compiled", title, COMPILED_ENSEMBLE, {"threads": 1}, **needs_compiler)
     )
     for name, how, make, more in (
-        ("torch-ensemble", "eager", EAGER_ENSEMBLE, {}),
+        ("torch-ensemble", "eager", EAGER_ENSEMBLE, {"missing": not_plain}),
         ("torch-ensemble-compiled", "compiled", COMPILED_ENSEMBLE, needs_compiler),
     ):
         title = f"torch.func.vmap, {how}, {all_threads}"
@@ -115,8 +125,9 @@ def in_jax(
 def fused_contenders(quick: bool) -> list[Contender]:
     """The fused engine: one model, also with optax in XLA; many models, on one core and on all."""
     why, all_cores = no_fused_engine(), usable_cores()
+    more: dict[str, Any] = {"missing": why, "may_fail": True}  # it does not support every model
     contenders = [
-        in_jax(name, title, COMPILED_LOOP, {"engine": engine}, missing=why)
+        in_jax(name, title, COMPILED_LOOP, {"engine": engine}, **more)
         for name, title, engine in (
             ("jax-fused-optax", "JAX, fused gradient, optax in XLA's loop", "optax"),
             ("jax-fused-one", "JAX, fused engine", "fused"),
@@ -127,7 +138,7 @@ def fused_contenders(quick: bool) -> list[Contender]:
         title = f"JAX, fused engine, {in_words(n, 'core')}"
         options = {"engine": "fused", **({"cores": n} if n < all_cores else {})}
         contenders += [
-            in_jax("jax-fused", title, POPULATION, options, width=width, missing=why)
+            in_jax("jax-fused", title, POPULATION, options, width=width, **more)
             for width in ((FUSED_WIDTH,) if quick else (128, FUSED_WIDTH))
         ]
     return contenders
@@ -144,20 +155,23 @@ def no_fused_engine() -> str:
     return ""
 
 
-def tutorial_loop(world: str, threads: int) -> Contender:
+def tutorial_loop(cfg: TrainConfig, world: str, threads: int) -> Contender:
     """The tutorial's loop on TransformerLens `world`, 3 or 4; only one can be installed."""
     name = {"3": "transformer-lens", "4": "transformer-lens-4"}[world]
     version = installed_transformer_lens()
     here = version.split(".")[0] == world
     called = version if here else {"3": "3.9", "4": "4.x"}[world]
     otherwise = f"{version} is" if version else "no other is"
+    missing = "" if here else f"not installed here ({otherwise})"
+    if cfg.optimizer not in COUNTERPARTS:
+        missing = missing or f"torch has no {cfg.optimizer}"
     return in_torch(
         name,
         f"TransformerLens {called}, the tutorial's loop, {in_words(threads, 'thread')}",
         "transformer_lens:TutorialLoop",
         {"threads": threads},
         frozen=(UNTRAINED_IN_4,) if world == "4" else (),
-        missing="" if here else f"not installed here ({otherwise})",
+        missing=missing,
     )
 
 

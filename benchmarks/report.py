@@ -13,6 +13,7 @@ from benchmarks.tables import (
     start_sheet,
     sweep_sheet,
     throughput_sheet,
+    waiting_sheet,
     whole_run_sheet,
 )
 from revinc.atomic_files import write_text
@@ -33,10 +34,12 @@ def page(results: Results, drawn: list[str]) -> list[str]:
     parts = ["# Benchmarks", introduction(results), machine(results)]
     if results.entries:
         parts += [
-            section(throughput_sheet(results.entries), throughput_words(results)),
+            section(throughput_sheet(results), throughput_words(results)),
             picture(THROUGHPUT, "Model-steps per second against models side by side", drawn),
             section(start_sheet(results.entries), start_words(results)),
         ]
+    if results.starts:
+        parts.append(section(waiting_sheet(results.starts), waiting_words(results)))
     if results.whole_runs:
         parts.append(section(whole_run_sheet(results), whole_run_words(results)))
     if results.sweeps:
@@ -51,15 +54,22 @@ def introduction(results: Results) -> str:
     return (
         f"Written by `{results.command}` from [{FILE}]({FILE}), which holds every time in seconds. "
         "Other machines give other times; the ratios are what to look at.\n\n"
-        "All train the tutorial's model in float32 (batches of 16, AdamW) from the same initial "
+        f"All train {trained(results)} from the same initial "
         "weights on the same batches; where models are trained side by side, each has its own "
         f"seed. Before a contender is timed, its losses over the first {FIRST_STEPS} steps are "
-        f"compared with a float64 run: it may be {FACTOR:g} times as far from it as plain torch's "
+        f"compared with a float64 run: it may be {FACTOR:g} times as far from it as torch's "
         "own float32 runs (from the weights as they are, and moved by an ulp) are at most. "
         "Contenders have a process each and are timed in turn (A B A B ..), "
         f"{settings['rounds']:g} rounds of about {settings['seconds']:g} s each; numbers are "
         "medians over rounds. Ratios are taken within a round, and their median and range given."
     )
+
+
+def trained(results: Results) -> str:
+    """The training config in words."""
+    if results.config:
+        return f"what the flags `{results.config}` say"
+    return "the tutorial's model in float32 (batches of 16, AdamW)"
 
 
 def machine(results: Results) -> str:
@@ -75,7 +85,8 @@ def throughput_words(results: Results) -> str:
     loop, best = references(results.entries)
     words = "`us per model-step`: time per training step, divided by the models that it trains. "
     words += (
-        "`models/s`: those trained per second, 4000 steps each, without starting and evaluation. "
+        f"`models/s`: those trained per second, {results.settings['steps']:,.0f} steps each, "
+        "without starting and evaluation. "
     )
     if loop:
         words += f"`x loop`: how many times faster than {loop.title}. "
@@ -91,6 +102,14 @@ def start_words(results: Results) -> str:  # noqa: ARG001
         "with empty compilation caches, warm with what the cold start left there. Compiling: what "
         "the first of two such calls in a process took longer than the second. Each was measured "
         "once. Peak memory is the process's."
+    )
+
+
+def waiting_words(results: Results) -> str:
+    return (
+        "Seconds from the start of a process to an event in it, "
+        f"{results.settings['starts']:g} rounds in turn. The ratio is taken within a round. The "
+        "page alone is counted from the weights on disk."
     )
 
 

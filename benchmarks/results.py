@@ -75,9 +75,11 @@ class Results:
         command: the command that wrote them.
         machine: the description of the machine.
         settings: numbers of rounds and the like.
-        entries: the contenders on the tutorial's model.
+        entries: the contenders.
         sweeps: points by the size that was varied.
         whole_runs: seconds from process start to weights on disk, by title.
+        starts: seconds from process start to events, by title; `start.REFERENCE` first.
+        config: the flags of the training config; empty for the tutorial's.
     """
 
     command: str
@@ -86,6 +88,8 @@ class Results:
     entries: list[Entry] = field(default_factory=list)
     sweeps: dict[str, list[Point]] = field(default_factory=dict)
     whole_runs: dict[str, list[float]] = field(default_factory=dict)
+    starts: dict[str, list[float]] = field(default_factory=dict)
+    config: str = ""
 
     def save(self, folder: Path) -> None:
         """Write `FILE`, whole or not at all."""

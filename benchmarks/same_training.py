@@ -3,25 +3,30 @@
 The plain torch module gives the truth, in float64, and the bound: the error of its own float32
 runs, from the weights as they are and with every weight jittered by an ulp. They use torch's
 AdamW, whose bias corrections are float64 in every run, and one whose corrections are float32, as
-in a compiled program.
+in a compiled program. If that module can't train a config, the tutorial's loop on TransformerLens
+gives both; if torch has no such optimizer, XLA does.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from benchmarks.contender import Trainer
+from benchmarks.contenders.jax_single import CompiledLoop
 from benchmarks.contenders.torch_ensemble import CompiledEnsemble
-from benchmarks.contenders.torch_module import Eager
+from benchmarks.contenders.torch_module import Eager, why_not
+from benchmarks.contenders.transformer_lens import TutorialLoop
 from parity.jitter import jitter
 from revinc import TrainConfig
-from revinc.batch_schedule import draw_many_batches
-from revinc.dataset import make_dataset
+from revinc.dataset import make_dataset, rows_of_runs
 from revinc.weights import StateDict
+from torch_reference.optimizer import COUNTERPARTS
 
 FIRST_STEPS = 20
 """Steps that are compared (fewer where rounding grows faster); a first result has as many."""
@@ -86,16 +91,15 @@ def find_truth(
     cfg = dataclasses.replace(cfg, eval_every=FIRST_STEPS)
     wide = dataclasses.replace(cfg, model=cfg.model.replace(dtype="float64"))
     rng = np.random.default_rng(0)
+    judges = judges_of(cfg, frozen)
     truths, errors = [], []
     for seed in range(judged):
         batches = first_batches(cfg, [seed])
         mine = {name: array[seed : seed + 1] for name, array in weights.items()}
         as_float64 = {name: array.astype(np.float64) for name, array in mine.items()}
-        truth = losses_of(Eager(wide, frozen=frozen), as_float64, batches)
+        truth = losses_of(judges[0](wide), as_float64, batches)
         near = [{name: jitter(array, rng) for name, array in mine.items()} for _ in range(JITTERS)]
-        narrow: list[Trainer] = [Eager(cfg, frozen=frozen)]
-        if not frozen:
-            narrow.append(CompiledEnsemble(cfg, compiled=False))
+        narrow = [make(cfg) for make in judges]
         runs = [losses_of(one, start, batches) for one in narrow for start in (mine, *near)]
         truths.append(truth)
         errors.append(np.abs(np.stack(runs) - truth).max(axis=0))
@@ -105,6 +109,16 @@ def find_truth(
     bound = FACTOR * np.maximum(error, np.spacing(largest.astype(np.float32)))
     told = np.logical_and.accumulate(bound <= TELLING * largest)
     return Truth(losses, np.where(told, bound, np.inf))
+
+
+def judges_of(cfg: TrainConfig, frozen: tuple[str, ...]) -> list[Callable[[TrainConfig], Trainer]]:
+    """What makes the trainers that tell the truth and how far rounding leads away from it."""
+    if not why_not(cfg):
+        ensemble = partial(CompiledEnsemble, compiled=False)
+        return [partial(Eager, frozen=frozen), *([] if frozen else [ensemble])]
+    if cfg.optimizer in COUNTERPARTS:
+        return [partial(TutorialLoop, width=1, threads=1)]
+    return [CompiledLoop]
 
 
 def losses_of(
@@ -117,5 +131,4 @@ def losses_of(
 
 def first_batches(cfg: TrainConfig, seeds: list[int], n_steps: int = FIRST_STEPS) -> np.ndarray:
     """The first batches of the runs with these seeds, [models, steps, batch]."""
-    rows = make_dataset(cfg).train_rows
-    return draw_many_batches(seeds, [rows] * len(seeds), cfg.batch_size, 0, n_steps)
+    return rows_of_runs([make_dataset(cfg.with_seed(seed)) for seed in seeds], 0, n_steps)

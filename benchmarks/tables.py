@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -10,10 +10,8 @@ from rich.table import Table
 from benchmarks.interleaving import Timing
 from benchmarks.results import Entry, Point, Results
 from benchmarks.sweeps import SWEEPS
-from revinc import PRESETS
 
 NONE = "-"
-STEPS_OF_A_MODEL = PRESETS["tutorial"].steps
 MIB = 2**20
 
 
@@ -75,8 +73,9 @@ def references(entries: Sequence[Entry]) -> tuple[Entry | None, Entry | None]:
     return loop, fastest([entry for entry in entries if entry.framework == "torch"])
 
 
-def throughput_sheet(entries: Sequence[Entry]) -> Sheet:
+def throughput_sheet(results: Results) -> Sheet:
     """A row per contender: time per model-step, and models trained per second."""
+    entries, steps_of_a_model = results.entries, results.settings["steps"]
     loop, best = (entry.timing if entry else None for entry in references(entries))
     rows: list[list[str]] = []
     for entry in entries:
@@ -91,7 +90,7 @@ def throughput_sheet(entries: Sequence[Entry]) -> Sheet:
                 f"{entry.width:,}",
                 number(1e6 * timing.median),
                 spread(timing, 1e6),
-                number(1 / (STEPS_OF_A_MODEL * timing.median)),
+                number(1 / (steps_of_a_model * timing.median)),
                 speed_up(loop, timing),
                 speed_up(best, timing),
             ]
@@ -169,6 +168,21 @@ def whole_run_sheet(results: Results) -> Sheet:
     return timing_sheet("Whole run", timings, "s", 1.0)
 
 
+def waiting_sheet(starts: Mapping[str, Sequence[float]]) -> Sheet:
+    """A row per event that a person waits for; the ratio is to the first row's time."""
+    first, *others = (Timing(title, tuple(seconds)) for title, seconds in starts.items())
+    rows = [
+        [
+            timing.name,
+            number(timing.median),
+            spread(timing),
+            number(timing.ratio_to(first)),
+        ]
+        for timing in (first, *others)
+    ]
+    return Sheet("Waiting", ("event", "median s", "min .. max", "times the first"), rows)
+
+
 def timing_sheet(title: str, timings: Sequence[Timing], unit: str, scale: float) -> Sheet:
     """Medians and ranges; the speed-up is over the last one, the reference."""
     rows = [
@@ -187,7 +201,9 @@ def all_sheets(results: Results) -> list[Sheet]:
     """The tables of every part that was measured."""
     sheets = []
     if results.entries:
-        sheets += [throughput_sheet(results.entries), start_sheet(results.entries)]
+        sheets += [throughput_sheet(results), start_sheet(results.entries)]
+    if results.starts:
+        sheets.append(waiting_sheet(results.starts))
     if results.whole_runs:
         sheets.append(whole_run_sheet(results))
     return sheets + [sweep_sheet(axis, points) for axis, points in results.sweeps.items()]

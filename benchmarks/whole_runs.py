@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,13 +18,13 @@ from revinc.runs import WEIGHTS
 
 
 def time_whole_runs(
-    rounds: int, steps: int, home: Path, follow: Callable[[str], None] | None = None
+    words: Sequence[str], rounds: int, home: Path, follow: Callable[[str], None] | None = None
 ) -> dict[str, Timing]:
     """Seconds of ``train``: JAX with each engine, cold and compiled before, and TransformerLens.
 
     Args:
+        words: flags of the training config.
         rounds: how often each is run.
-        steps: of a run.
         home: an empty folder for runs and caches.
         follow: called with the title of each run.
     """
@@ -33,7 +33,7 @@ def time_whole_runs(
         cache = home / f"cache-{engine}"
         if cold:
             shutil.rmtree(cache, ignore_errors=True)
-        return train("jax_revinc", home, steps, cache, "--engine", engine)
+        return train("jax_revinc", home, cache, "--engine", engine, *words)
 
     contenders: dict[str, Callable[[], float]] = {
         f"JAX, {engine} engine, {state}": partial(jax, engine, cold)
@@ -42,11 +42,11 @@ def time_whole_runs(
     }
     if version := installed_transformer_lens():
         title = f"TransformerLens {version}"
-        contenders[title] = lambda: train("torch_reference", home, steps, home)
+        contenders[title] = lambda: train("torch_reference", home, home, *words)
     return interleave(contenders, rounds, follow)
 
 
-def train(program: str, home: Path, steps: int, cache: Path, *flags: str) -> float:
+def train(program: str, home: Path, cache: Path, *flags: str) -> float:
     """Run a training command in a process of its own; seconds until its weights were on disk.
 
     Raises:
@@ -56,7 +56,7 @@ def train(program: str, home: Path, steps: int, cache: Path, *flags: str) -> flo
     shutil.rmtree(out, ignore_errors=True)
     begin = time.time()
     subprocess.run(
-        [sys.executable, "-m", program, "train", "--out", out, "--steps", str(steps), *flags],
+        [sys.executable, "-m", program, "train", "--out", out, *flags],
         env=os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_REVINC_CACHE": str(cache)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -21,8 +21,7 @@ from typing import Any, Self, TextIO
 import numpy as np
 
 from benchmarks.contender import Job, Trainer
-from revinc.batch_schedule import draw_many_batches
-from revinc.dataset import make_dataset
+from revinc.dataset import make_dataset, rows_of_runs
 from revinc.engine import chunk_capacity
 from revinc.weights import read_safetensors
 
@@ -126,10 +125,10 @@ class Session:
         begin = time.perf_counter()
         self._trainer: Trainer = make(self._job.cfg, contender.width, **contender.options)
         self._trainer.start(weights)
-        losses = self._trainer.advance(batches)
+        losses = self._advance(batches)
         between = time.perf_counter()
         self._trainer.start(weights)
-        self._trainer.advance(batches)
+        self._advance(batches)
         end = time.perf_counter()
         return {
             "losses": losses[:n_losses].tolist(),
@@ -140,21 +139,27 @@ class Session:
 
     def run(self, n_steps: int) -> dict[str, Any]:
         """The seconds of `n_steps` more steps."""
-        batches, capacity = self._batches(n_steps), chunk_capacity(self._job.cfg)
+        batches = self._batches(n_steps)
         begin = time.perf_counter()
-        for at in range(0, n_steps, capacity):
-            self._trainer.advance(batches[:, at : at + capacity])
+        self._advance(batches)
         return {"seconds": time.perf_counter() - begin}
 
     def memory(self) -> dict[str, Any]:
         """Peak memory in bytes: of the process, and of its accelerator if it has one."""
         return {"host": peak_host_bytes(), "device": self._trainer.device_bytes()}
 
+    def _advance(self, batches: np.ndarray) -> np.ndarray:
+        """Train on batches, in as many calls as `Trainer.advance` needs; return their losses."""
+        capacity = chunk_capacity(self._job.cfg)
+        chunks = range(0, batches.shape[1], capacity)
+        losses = [self._trainer.advance(batches[:, at : at + capacity]) for at in chunks]
+        return np.concatenate(losses, axis=1)
+
     def _batches(self, n_steps: int) -> np.ndarray:
         if self._drawn.shape[1] < n_steps:
             cfg, width = self._job.cfg, self._job.contender.width
-            rows = [make_dataset(cfg).train_rows] * width
-            self._drawn = draw_many_batches(range(width), rows, cfg.batch_size, 0, n_steps)
+            datasets = [make_dataset(cfg.with_seed(seed)) for seed in range(width)]
+            self._drawn = rows_of_runs(datasets, 0, n_steps)
         return self._drawn[:, :n_steps]
 
     def answer(self, request: str, **fields: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from revinc.errors import UserError, sentence
 from revinc.memory_estimate import LESS_MEMORY, is_out_of_memory
 from revinc.printable_text import printable
-from revinc.terminal import CLOSED_PIPE, drop_output, plain_output
+from revinc.terminal import CLOSED_PIPE, PlainParser, drop_output, plain_output
 from revinc.trainer import Diverged, Interrupted
 
 Command = Callable[[argparse.Namespace], int | None]
@@ -66,6 +66,14 @@ def fail(parser: argparse.ArgumentParser, message: str, status: int) -> int:
     """Print an error on stderr, and return the exit status `status`."""
     print(f"{parser.prog}: {printable(message)}", file=sys.stderr)
     return status
+
+
+def words_parser(prog: str, command: Callable[[list[str]], int | None]) -> argparse.ArgumentParser:
+    """Make a parser for `run_command` that leaves all words to the function `command`."""
+    parser = PlainParser(prog=prog, add_help=False, prefix_chars="\0")
+    parser.add_argument("words", nargs=argparse.REMAINDER)
+    parser.set_defaults(command=lambda args: command(args.words))
+    return parser
 
 
 def add_command(commands: Any, name: str, help: str, command: Callable[[list[str]], None]) -> None:

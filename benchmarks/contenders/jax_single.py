@@ -44,7 +44,7 @@ class StepByStep:
         self._engine = make_engine(cfg)
         self.device = in_words(jax.local_devices()[0])
         self._cfg = cfg.model
-        data = make_dataset(cfg)
+        self._data = make_dataset(cfg)
         objective = make_objective(cfg)
         fixed, rates = optimizer_settings(cfg)
 
@@ -52,16 +52,17 @@ class StepByStep:
             return update(cfg.model, fixed, objective, rates, state, tokens[rows])
 
         self._step = jax.jit(step, donate_argnums=0)
-        self._tokens = jnp.asarray(data.tokens)
 
     def start(self, weights: StateDict) -> None:
         self._state = self._engine.start({name: array[0] for name, array in weights.items()})
 
     def advance(self, batches: np.ndarray) -> np.ndarray:
         losses = []
+        sequences, rows_of_steps = self._data.examples(batches[0].astype(np.int32))
         with numerics(self._cfg):
-            for rows in batches[0].astype(np.int32):
-                self._state, loss = self._step(self._state, self._tokens, rows)
+            tokens = jnp.asarray(sequences)
+            for rows in rows_of_steps:
+                self._state, loss = self._step(self._state, tokens, rows)
                 losses.append(loss)
         return np.array(jax.device_get(losses))[None]
 

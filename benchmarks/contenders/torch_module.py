@@ -9,9 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from revinc import HookedTransformerConfig, TrainConfig, UserError
+from revinc import PRESETS, HookedTransformerConfig, TrainConfig
 from revinc.dataset import make_dataset
 from revinc.weights import StateDict, parameter_shapes
+
+SIZES = (
+    *("n_layers", "d_model", "d_head", "n_heads", "d_mlp", "n_ctx"),
+    *("d_vocab", "d_vocab_out", "dtype"),
+)
+"""The fields of a model config in which the module may differ from the tutorial's."""
+
+AS_THE_TUTORIAL = (
+    *("optimizer", "lr_schedule", "warmup_steps"),
+    *("clip_grad_norm", "label_smoothing"),
+)
+"""The fields of a training config in which the loop must not differ from the tutorial's."""
 
 
 class Parameters(nn.Module):
@@ -97,14 +109,11 @@ class PlainBlock(nn.Module):
 class Transformer(nn.Module):
     """Logits [batch, pos, d_vocab_out]. Its state dict is the model's, weights uninitialised.
 
-    Raises:
-        UserError: for a config that it does not implement.
+    `why_not` says which configs it does not implement.
     """
 
     def __init__(self, cfg: HookedTransformerConfig) -> None:
         super().__init__()
-        if (cfg.act_fn, cfg.normalization_type, cfg.attn_only) != ("relu", "LN", False):
-            raise UserError("the plain torch module has LN, relu and MLPs only")
         self.embed = Parameters(cfg, "embed")
         self.pos_embed = Parameters(cfg, "pos_embed")
         self.blocks = nn.ModuleList(PlainBlock(cfg, f"blocks.{i}") for i in range(cfg.n_layers))
@@ -125,8 +134,6 @@ class Training(nn.Module):
         super().__init__()
         self.model = Transformer(cfg)
         self.first, self.last = predicted[0], predicted[-1]
-        if predicted != tuple(range(self.first, self.last + 1)):
-            raise UserError("the plain torch module predicts only adjacent tokens")
 
     def forward(self, sequences: Tensor) -> Tensor:
         logits = self.model(sequences[..., :-1])[..., self.first - 1 : self.last, :]
@@ -134,10 +141,25 @@ class Training(nn.Module):
         return F.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
+def why_not(cfg: TrainConfig) -> str:
+    """Why the plain torch module can't train a config; empty if it can."""
+    usual = PRESETS["tutorial"]
+    sizes = {name: getattr(cfg.model, name) for name in SIZES}
+    if cfg.model != usual.model.replace(**sizes):
+        return "the plain torch module has LN, relu, MLPs and learned positions only"
+    if cfg.task.is_drawn:
+        return "the plain torch module trains on listed sequences only"
+    if cfg.train_positions != tuple(range(cfg.train_positions[0], cfg.train_positions[-1] + 1)):
+        return "the plain torch module predicts only adjacent tokens"
+    if any(getattr(cfg, name) != getattr(usual, name) for name in AS_THE_TUTORIAL):
+        return "the plain torch loop has AdamW at a constant rate, without clipping or smoothing"
+    return ""
+
+
 def as_module(cfg: TrainConfig) -> tuple[Training, Tensor]:
     """The loss as a module on torch's device, and all sequences there."""
     data = make_dataset(cfg)
-    module = Training(cfg.model, data.eval_positions).to(torch_device())
+    module = Training(cfg.model, cfg.train_positions).to(torch_device())
     return module, torch.as_tensor(data.tokens.copy(), dtype=torch.long, device=torch_device())
 
 

@@ -36,8 +36,9 @@ def results(make_entry):
     return Results(
         command="python -m benchmarks",
         machine={"machine": "a test's", "cores": "2"},
-        settings={"rounds": 2, "seconds": 0.1, "whole_runs": 3, "steps": 4000},
+        settings={"rounds": 2, "seconds": 0.1, "whole_runs": 3, "starts": 2, "steps": 4000},
         entries=[loop, eager, missing, ours],
         sweeps={"batch_size": [Point(4, [eager, ours]), Point(16, [eager, ours])]},
+        starts={"import jax": [1.0, 2.0], "the page": [2.0, 5.0]},
         whole_runs={"JAX": [3.0, 4.0], "TransformerLens": [30.0, 32.0]},
     )

@@ -1,4 +1,5 @@
 import dataclasses
+import shlex
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
 from benchmarks.results import Results
 from benchmarks.sweeps import SWEEPS
 from revinc import PRESETS, UserError
+from revinc.config_parser import make_config_parser, parse_config, preset
 
 KNOWN = ["transformer-lens", "torch-eager", "jax-loop"]
 
@@ -54,6 +56,54 @@ def test_both_transformer_lens_are_listed_and_one_of_them_can_be_installed():
     assert sum("not installed here" in why for why in listed.values()) == 1
 
 
+def test_sweeps_of_another_config_are_refused():
+    with pytest.raises(UserError, match="sweeps vary the tutorial's config"):
+        select(["sweeps"], KNOWN, False, tutorial=False)
+    assert "sweeps" not in select(None, KNOWN, False, tutorial=False).parts
+
+
+@pytest.mark.parametrize(
+    ("changes", "plain", "loop"),
+    [
+        ({}, "", ""),
+        ({"lr": 1e-3, "batch_size": 4, "loss_on": "all"}, "", ""),
+        ({"model": PRESETS["tutorial"].model.replace(act_fn="gelu")}, "LN, relu", ""),
+        ({"clip_grad_norm": 1.0}, "without clipping", ""),
+        ({"optimizer": "lion"}, "AdamW at a constant rate", "torch has no lion"),
+    ],
+)
+def test_a_contender_that_can_not_train_a_config_says_why(changes, plain, loop):
+    cfg = dataclasses.replace(PRESETS["tutorial"], **changes)
+    missing = {contender.name: contender.missing for contender in all_contenders(cfg)}
+    for name in ("torch-eager", "torch-ensemble"):
+        assert plain in missing[name]
+        assert bool(missing[name]) == bool(plain)
+    (here,) = (
+        c
+        for c in all_contenders(cfg)
+        if c.title.startswith("TransformerLens 3.9.0") and "1 thread" in c.title
+    )
+    assert here.missing == loop
+    assert missing["jax-loop"] == ""
+
+
+def test_the_flags_of_a_config_are_those_that_are_benchmarked(monkeypatch, tmp_path):
+    asked = []
+
+    def measure(contenders, cfg, *_):
+        asked.append(cfg)
+        return []
+
+    monkeypatch.setattr(command, "measure", measure)
+    flags = ["--quick", "--only", "jax-loop", "--preset", "reliable", "--lr", "0.5"]
+    assert main([*flags, "--out", str(tmp_path)]) == 0
+    assert asked == [dataclasses.replace(PRESETS["reliable"], lr=0.5)]
+    results = Results.load(tmp_path)
+    parsed, _ = parse_config(make_config_parser("x"), shlex.split(results.config), preset)
+    assert parsed == asked[0]
+    assert results.settings["steps"] == asked[0].steps
+
+
 def test_sweeps_have_the_tutorials_recipe_among_their_points():
     assert [c.name for c in sweep_contenders(IN_SWEEPS)] == list(IN_SWEEPS)
     for sweep in SWEEPS.values():
@@ -66,7 +116,7 @@ def test_two_contenders_from_the_command_to_the_page(monkeypatch, tmp_path, caps
     eager = Contender("a", "plain torch", "benchmarks.contenders.torch_module:Eager", "torch")
     made = "benchmarks.contenders.torch_ensemble:EagerEnsemble"
     many = Contender("b", "side by side", made, "torch", 2, {"threads": 1})
-    monkeypatch.setattr(command, "all_contenders", lambda quick: [eager, many])
+    monkeypatch.setattr(command, "all_contenders", lambda cfg, quick: [eager, many])
     assert main(["--quick", "--out", str(tmp_path)]) == 0
     entries = Results.load(tmp_path).entries
     assert [(entry.title, len(entry.seconds)) for entry in entries] == [

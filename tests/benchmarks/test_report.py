@@ -9,7 +9,13 @@ from benchmarks.report import write_page
 def test_a_page_has_tables_and_pictures(results, tmp_path):
     pytest.importorskip("matplotlib")
     text = write_page(results, tmp_path).read_text()
-    for heading in ("Throughput", "Starting, and memory", "Whole run", "Cost against batch"):
+    for heading in (
+        "Throughput",
+        "Starting, and memory",
+        "Waiting",
+        "Whole run",
+        "Cost against batch",
+    ):
         assert f"\n## {heading}" in text
     for picture in ("throughput.svg", "sweeps.svg"):
         assert f"]({picture})" in text

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks.contender import Contender
 from benchmarks.contenders.jax_population import PopulationTrainer
 from benchmarks.contenders.jax_single import CompiledLoop, StepByStep
 from benchmarks.contenders.torch_ensemble import CompiledEnsemble, EagerEnsemble
@@ -10,6 +11,7 @@ from benchmarks.contenders.torch_module import Eager
 from benchmarks.contenders.transformer_lens import TutorialLoop
 from benchmarks.entrants import Race
 from benchmarks.same_training import FIRST_STEPS, AnotherTraining, find_truth, first_batches
+from benchmarks.worker import Session
 from revinc import UserError
 
 WIDTH = 3
@@ -90,7 +92,16 @@ def test_a_frozen_parameter_is_told_from_a_trained_one(race):
     assert frozen.share_used(race.truth(()).losses[:1]) > 100
 
 
-def test_the_plain_module_refuses_what_it_does_not_implement(tutorial):
-    cfg = dataclasses.replace(tutorial, model=tutorial.model.replace(act_fn="gelu"))
-    with pytest.raises(UserError, match="relu"):
-        Eager(cfg)
+@pytest.mark.parametrize("optimizer", ["adamw", "lion"])
+def test_what_the_plain_module_can_not_train_is_judged_by_others(tutorial, optimizer, tmp_path):
+    model = tutorial.model.replace(act_fn="gelu", attn_only=True)
+    cfg = dataclasses.replace(tutorial, model=model, optimizer=optimizer, data_seed=5)
+    race = Race(cfg, 1, tmp_path, judged=1)
+    truth = race.truth(())
+    contender = Contender("a", "A", "benchmarks.contenders.jax_single:StepByStep", "jax")
+    session = Session()
+    job = race.job(contender).to_dict()
+    losses = session.answer("first", job=job, n_steps=FIRST_STEPS, n_losses=1)["losses"]
+    assert truth.check("A", np.array(losses)) <= 1
+    with pytest.raises(AnotherTraining):
+        truth.check("A", np.array(losses) * 1.01)

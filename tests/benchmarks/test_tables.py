@@ -1,3 +1,5 @@
+import dataclasses
+
 from rich.console import Console
 
 from benchmarks.tables import (
@@ -32,7 +34,7 @@ def test_numbers_have_three_digits():
 
 
 def test_throughput_counts_a_step_of_one_model_and_compares_pair_by_pair(results):
-    loop, eager, missing, ours = throughput_sheet(results.entries).rows
+    loop, eager, missing, ours = throughput_sheet(results).rows
     assert ours[1:4] == ["128", "100", "100 .. 100"]
     assert ours[4] == "2.5"  # 4000 steps of 100 us: 0.4 s
     assert ours[5] == "50 (40 .. 60)"
@@ -50,8 +52,9 @@ def test_others_are_compared_with_the_fastest_of_torch(results, make_entry):
     assert best.name == "torch-eager"
 
 
-def test_without_torch_contenders_there_is_nothing_to_compare_with(make_entry):
-    (row,) = throughput_sheet([make_entry("jax-loop", "jax", [1e-4])]).rows
+def test_without_torch_contenders_there_is_nothing_to_compare_with(results, make_entry):
+    alone = dataclasses.replace(results, entries=[make_entry("jax-loop", "jax", [1e-4])])
+    (row,) = throughput_sheet(alone).rows
     assert row[-2:] == ["-", "-"]
 
 

@@ -3,9 +3,11 @@
 const { templates, colours, pictures } = JSON.parse(document.getElementById("pictures").textContent);
 const places = [...document.querySelectorAll("[data-figure]")];
 const darkMode = matchMedia("(prefers-color-scheme: dark)");
+const touch = matchMedia("(hover: none)");
 const options = {
   responsive: true,
   displaylogo: false,
+  displayModeBar: touch.matches ? false : "hover", // on a touch screen it would cover the legend
   modeBarButtons: [["toImage"]],
   toImageButtonOptions: { format: "svg" },
 };
@@ -83,8 +85,9 @@ function connectChooser(form) {
   typed?.addEventListener("change", () => {
     const names = [words(typed.value), typed.value.trim()];
     const found = all.find((option) => names.includes(option.dataset.name));
+    typed.classList.toggle("wrong", !found && typed.value.trim() !== "");
     if (found) go(found);
-    else say(form.dataset.absent ?? "no such sequence here");
+    else say(form.dataset.absent ?? `no such sequence here; type one like ${typed.placeholder}`);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const button of form.querySelectorAll("[data-move]")) {
@@ -125,10 +128,24 @@ function connectFilter(form) {
   selects.forEach((select) => select.addEventListener("change", filter));
 }
 
+/** Draws the figures of a section again that is opened: a folded one has no size. */
+function connectFold(details) {
+  details.addEventListener("toggle", () => {
+    if (details.open) details.querySelectorAll("[data-figure]").forEach((place) => Plotly.Plots.resize(place));
+  });
+}
+
+/** Opens the section that the address leads to. */
+function openTarget() {
+  const details = document.getElementById(location.hash.slice(1))?.querySelector("details");
+  if (details) details.open = true;
+}
+
 /** On paper the page is light, and as narrow as a sheet. */
 function setPrinting(on) {
   printing = on;
   document.documentElement.classList.toggle("printing", on);
+  if (on) document.querySelectorAll("details").forEach((details) => (details.open = true));
   drawAll();
   places.forEach((place) => Plotly.Plots.resize(place));
 }
@@ -136,6 +153,9 @@ function setPrinting(on) {
 document.querySelectorAll(".chooser").forEach(connectChooser);
 document.querySelectorAll(".slider").forEach(connectSlider);
 document.querySelectorAll(".filter").forEach(connectFilter);
+document.querySelectorAll("details").forEach(connectFold);
+addEventListener("hashchange", openTarget);
+openTarget();
 darkMode.addEventListener("change", drawAll);
 addEventListener("beforeprint", () => setPrinting(true));
 addEventListener("afterprint", () => setPrinting(false));

@@ -1,17 +1,12 @@
 """A cache of compiled libraries on disk. All processes share it, and each library is built once and
 checked for damage when it is loaded.
 
-An object is named ``{key}-{seal}.so``, where the seal is a hash of the key and of the object's own
-bytes. A file that was cut short, damaged or renamed doesn't match its seal, and counts as absent.
-Anyone can make a seal; `PrivateFolder` ensures that nobody else has put the file there.
+An object is a file ``{key}-{seal}.so``: see `revinc.sealed_files`.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,10 +14,11 @@ from tempfile import TemporaryDirectory
 
 from filelock import FileLock
 
-from revinc.atomic_files import write_bytes
+from revinc import sealed_files
 from revinc.one_time_warnings import notice
 from revinc.user_only_folder import PrivateFolder
 
+ENDING = ".so"
 KEPT = 64
 """The most files in the folder, the last used ones (and at most 256 empty locks)."""
 
@@ -43,7 +39,7 @@ def load(folder: Path, key: str, build: Callable[[Path], None]) -> ctypes.CDLL:
         OSError: if the temporary folder can't be used either, or the object can't be loaded.
     """
     with suppress(OSError), PrivateFolder(folder) as kept:
-        if name := _find(kept, key):
+        if name := sealed_files.find(kept, key, ENDING):
             return _load(kept, name)
     with TemporaryDirectory(prefix="jax-revinc-") as workshop:
         built = Path(workshop) / "program.so"
@@ -72,41 +68,9 @@ def _find_or_keep(
     folder: PrivateFolder, key: str, build: Callable[[Path], None], built: Path
 ) -> str:
     with FileLock(folder.path_of(f"{key[:2]}.lock")):
-        if found := _find(folder, key):
+        if found := sealed_files.find(folder, key, ENDING):
             return found
         build(built)
-        content = built.read_bytes()
-        name = _sealed_name(key, content)
-        write_bytes(folder.path_of(name), content, mode=0o600)
-        _mark_as_used(folder.path_of(name))
-        _prune(folder)
+        name = sealed_files.keep(folder, key, built.read_bytes(), ENDING)
+        sealed_files.prune(folder, ENDING, KEPT)
         return name
-
-
-def _find(folder: PrivateFolder, key: str) -> str | None:
-    for name in folder.names():
-        if name.startswith(f"{key}-") and name.endswith(".so"):
-            with suppress(OSError):
-                if name == _sealed_name(key, folder.read(name)):
-                    _mark_as_used(folder.path_of(name))
-                    return name
-    return None
-
-
-def _mark_as_used(path: Path) -> None:
-    """Set a file's modification time to now, in nanoseconds: the file system by itself would round
-    it to a few milliseconds.
-    """
-    with suppress(OSError):  # objects are loaded from a read-only folder too
-        os.utime(path, ns=(time.time_ns(), time.time_ns()))
-
-
-def _sealed_name(key: str, content: bytes) -> str:
-    return f"{key}-{hashlib.sha256(key.encode() + content).hexdigest()[:32]}.so"
-
-
-def _prune(folder: PrivateFolder) -> None:
-    with suppress(FileNotFoundError):  # another process prunes too
-        objects = [folder.path_of(name) for name in folder.names() if ".so" in name]
-        for path in sorted(objects, key=lambda path: path.lstat().st_mtime_ns)[:-KEPT]:
-            path.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from jax_revinc.analysis.increment import component_labels
 from jax_revinc.plots import training
 from jax_revinc.plots.heatmaps import DECIMALS
 from jax_revinc.plots.theme import DARK, LIGHT
-from jax_revinc.report import model_behaviour, run_figures
+from jax_revinc.report import model_behaviour, model_findings
 from jax_revinc.report.descriptions import percent
 from jax_revinc.report.page import report_page, write_report
 from jax_revinc.report.render_html import asset, make_environment
@@ -192,7 +192,7 @@ def test_the_mean_is_over_all_sequences(run, monkeypatch):
     monkeypatch.setattr(model_behaviour, "BATCH", 100)
     model, tokens = run.model(), run.config.task.sequences()
     logits, cache = model.run_with_cache(tokens[:, :-1])
-    activity = model_behaviour.mean_view(model, run.config).activity
+    activity = model_behaviour.mean_view(run.state_dict(), run.config).activity
     for layer in range(2):
         expected = np.asarray(cache["pattern", layer]).mean(axis=0)
         np.testing.assert_allclose(activity.patterns[layer], expected, rtol=0, atol=1e-5)
@@ -231,7 +231,7 @@ def test_a_long_run_is_thinned_out(run):
 def test_answers_are_the_models(run, activations):
     sequences = shown_sequences(run)
     predicted = np.asarray(activations[0]).argmax(-1)[:, 4:]
-    samples = model_behaviour.sample_views(run.model(), run.config)
+    samples = model_behaviour.sample_views(run.state_dict(), run.config)
     assert len(samples) == len(sequences)
     for view, sequence, answer in zip(samples, sequences, predicted, strict=True):
         assert view.name == " ".join(map(str, sequence[1:5]))
@@ -241,7 +241,7 @@ def test_answers_are_the_models(run, activations):
 
 
 def test_answers_are_marked_right_and_wrong(run):
-    view = model_behaviour.sample_views(run.model(), run.config)[0]
+    view = model_behaviour.sample_views(run.state_dict(), run.config)[0]
     assert view.split == "holdout"
     view = dataclasses.replace(view, right=np.array([True, False, False, True]))
     macros = make_environment().get_template("macros.html").module
@@ -313,7 +313,7 @@ def test_other_configs_have_a_page(cfg, tmp_path):
 
 
 def test_weights_too_large_are_left_out(run, monkeypatch):
-    monkeypatch.setattr(run_figures, "MOST_WEIGHTS", 15)
+    monkeypatch.setattr(model_findings, "MOST_WEIGHTS", 15)
     html = report_page(run)
     assert "W_in-0" not in embedded_figures(html)
     assert "Matrices of 4 by 4 are too large" in html

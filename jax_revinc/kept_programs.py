@@ -25,6 +25,7 @@ from jax_revinc.compilation_cache import cache_folder
 from jax_revinc.numerics import numerics
 from jax_revinc.quick_jit import options_for
 from revinc import HookedTransformerConfig, sealed_files
+from revinc.one_time_warnings import notice
 from revinc.provenance import source_digest
 from revinc.user_only_folder import PrivateFolder
 
@@ -114,7 +115,7 @@ def load_or_trace(
 ) -> export.Exported:
     """The kept program of that key or, if there is none, the one traced anew, which is then kept.
 
-    Where the folder can't be used, the program is only traced.
+    Where the folder can't be used, the program is only traced, and a notice says why.
     """
     folder = cache_folder() / "traced"
     with suppress(OSError), PrivateFolder(folder) as kept:
@@ -123,7 +124,10 @@ def load_or_trace(
             with suppress(Exception):  # the format has no error of its own
                 return export.deserialize(bytearray(content))
     exported = export.export(jax.jit(function))(structs)
-    with suppress(OSError), PrivateFolder(folder) as kept:
-        sealed_files.keep(kept, key, bytes(exported.serialize()), ENDING)
-        sealed_files.prune(kept, ENDING, KEPT)
+    try:
+        with PrivateFolder(folder) as kept:
+            sealed_files.keep(kept, key, bytes(exported.serialize()), ENDING)
+            sealed_files.prune(kept, ENDING, KEPT)
+    except OSError as why:
+        notice(f"What JAX traced is not kept in {folder} for the next time: {why.strerror or why}.")
     return exported

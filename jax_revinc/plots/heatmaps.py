@@ -223,7 +223,8 @@ def grid(figures: Iterable[go.Figure], columns: int = 2) -> go.Figure:
 
 def decimals(z: Float[np.ndarray, "rows columns"]) -> list[list[float | None]]:
     """A matrix as lists of rounded numbers, to keep JSON short; NaN becomes None."""
-    return [[None if np.isnan(v) else round(float(v), DECIMALS) for v in row] for row in z]
+    z = np.asarray(z, np.float64)
+    return np.where(np.isnan(z), None, z.round(DECIMALS)).tolist()  # type: ignore[no-any-return,call-overload]
 
 
 def escaped(names: Iterable[object]) -> list[str]:

@@ -82,9 +82,9 @@ def find(cfg: HookedTransformerConfig, weights: StateDict, task: Task) -> Findin
     _, order = effects.ablated_sequences(task)
     settings = {
         "predicted": eval_positions(task),
-        "sources": task.sources,
-        "answers": task.answers,
-        "solved": task.solved,
+        "sources": [int(position) for position in task.sources],  # of any task, also NumPy's
+        "answers": [int(token) for token in task.answers],
+        "solved": float(task.solved),
         "has_circuits": has_circuits(cfg),
     }
     arguments = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ from revinc.atomic_files import write_text
 from revinc.runs import REPORT
 from revinc.tasks import eval_positions
 from revinc.token_labels import which_sequences
+
+SECTIONS = (
+    "curves",
+    "forming",
+    "patterns",
+    "attribution",
+    "mlp_outputs",
+    "effects",
+    "circuits",
+    "increments",
+    "mlp_weights",
+)
+"""The galleries of pictures in the order of the page."""
 
 CLAIM_COLUMNS = (
     "increment",
@@ -47,26 +61,29 @@ def write_report(run: Run) -> Path:
 def report_page(run: Run) -> str:
     """The page of a run as HTML text."""
     cfg, task, weights = run.config, run.config.task, run.state_dict()
-    samples, mean = sample_views(weights, cfg), mean_view(weights, cfg)
-    found = find(cfg.model, weights, task)
-    views = [*samples, mean]
-    patterns = [view.activity.patterns for view in views]
-    labels = [view.labels for view in views]
-    # In the order of the page.
-    galleries = {
-        "curves": run_figures.curves(run),
-        "forming": run_figures.forming(run),
-        "patterns": run_figures.pattern_pictures(
-            "pattern", patterns, labels, run_figures.SEQUENCE, task
-        ),
-        "attribution": run_figures.attribution(task, views),
-        "mlp_outputs": run_figures.mlp_outputs(views),
+    with ThreadPoolExecutor(max_workers=1) as aside:  # while this thread draws what it has
+        finding = aside.submit(find, cfg.model, weights, task)
+        samples, mean = sample_views(weights, cfg), mean_view(weights, cfg)
+        views = [*samples, mean]
+        patterns = [view.activity.patterns for view in views]
+        labels = [view.labels for view in views]
+        galleries = {
+            "curves": run_figures.curves(run),
+            "forming": run_figures.forming(run),
+            "patterns": run_figures.pattern_pictures(
+                "pattern", patterns, labels, run_figures.SEQUENCE, task
+            ),
+            "attribution": run_figures.attribution(task, views),
+            "mlp_outputs": run_figures.mlp_outputs(views),
+            "mlp_weights": run_figures.mlp_weights(weights, cfg.model),
+        }
+        found = finding.result()
+    galleries |= {
         "effects": run_figures.effects(found, cfg.model, task),
         "circuits": run_figures.weight_circuits(found.circuits, cfg.model, task),
         "increments": run_figures.increments(found.increment, cfg.model, task),
-        "mlp_weights": run_figures.mlp_weights(weights, cfg.model),
     }
-    pictures = {name: p for section in galleries.values() for name, p in section.items()}
+    pictures = {name: p for section in SECTIONS for name, p in galleries[section].items()}
     return render(
         "run.html",
         pictures,

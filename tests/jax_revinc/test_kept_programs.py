@@ -139,10 +139,14 @@ def test_float64_is_kept_as_float64():
     assert again == fresh == x**2 != 1
 
 
-def test_without_a_folder_programs_are_traced(monkeypatch, tmp_path):
+def test_without_a_folder_programs_are_traced_and_a_line_says_why(monkeypatch, tmp_path):
+    said = []
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("JAX_REVINC_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(kept_programs, "notice", said.append)
     np.testing.assert_array_equal(compute()["result"], X**2)
+    (line,) = said
+    assert str(tmp_path / "file" / "traced") in line
 
 
 def test_only_the_programs_last_used_stay(folder, monkeypatch):

@@ -7,13 +7,22 @@ import json
 import operator
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from markupsafe import escape
 
-from jax_revinc import HookedTransformerConfig, ReverseIncrement, Run, TrainConfig, UserError, train
+from jax_revinc import (
+    HookedTransformerConfig,
+    ReverseIncrement,
+    Run,
+    TrainConfig,
+    UserError,
+    train,
+)
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.effects import ablation_costs
 from jax_revinc.analysis.increment import component_labels
@@ -35,6 +44,9 @@ OF_CIRCUITS = ["qk-0-0", "ov-0-0", "qk-1-0", "ov-1-0", "mlp-0", "mlp-1", "direct
 OF_CIRCUITS += [f"increment-{c}" for c in ("embed", "L0H0", "L1H0", "0_mlp_out", "1_mlp_out")]
 OF_MLPS = ["W_in-0", "W_out-0", "W_in-1", "W_out-1"]
 OF_SNAPSHOTS = ["forming-0-0", "forming-1-0"]
+N_PROGRAMS = 3
+"""What a page compiles: the activity on sequences, patterns of snapshots, and the findings."""
+
 NAMES = [
     "loss",
     "accuracy",
@@ -119,6 +131,27 @@ class Elements(HTMLParser):
 def test_the_report_lies_in_the_run_folder(run, page):
     assert page == run.path / "report.html"
     assert not list(run.path.glob("*.partial"))
+
+
+COUNTING = """
+import collections, json, sys
+import jax
+from jax_revinc import Run
+from jax_revinc.report import page
+events = collections.Counter()
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.update([event]))
+print(page.write_report(Run.load(sys.argv[1])))
+print(json.dumps(events))
+"""
+
+
+def test_another_process_loads_three_programs_and_writes_the_same_page(page, html):
+    command = [sys.executable, "-c", COUNTING, str(page.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    path, events = result.stdout.splitlines()
+    assert path == str(page)
+    assert json.loads(events)["/jax/core/compile/backend_compile_duration"] == N_PROGRAMS
+    assert page.read_text(encoding="utf-8") == html
 
 
 def test_the_page_refers_to_nothing_outside_it(html):

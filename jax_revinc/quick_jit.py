@@ -14,6 +14,9 @@ OPTIONS: dict[str, bool | int] = {
 }
 """XLA's options for machine code that LLVM does not optimize. XLA optimizes the computation as ever."""
 
+MOST_QUICK_WORK = 1e10
+"""The multiplications from which a program's running time matters more than its compiling time."""
+
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """``jax.jit`` for a program that runs once: compiles several times as fast, to slower code.
@@ -26,3 +29,16 @@ def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(function, compiler_options=OPTIONS if on_cpu else None)
+
+
+def options_for(work: float) -> dict[str, bool | int] | None:
+    """XLA's options for a program that runs once: quick ones unless running would then take long.
+
+    Without LLVM's optimizations a program compiles several times as fast and, where it multiplies
+    large matrices, runs several times as long.
+
+    Args:
+        work: about how many multiplications the program does.
+    """
+    is_quick = jax.default_backend() == "cpu" and work < MOST_QUICK_WORK
+    return OPTIONS if is_quick else None

@@ -29,7 +29,7 @@ def find(folder: PrivateFolder, key: str, ending: str) -> str | None:
 
 
 def keep(folder: PrivateFolder, key: str, content: bytes, ending: str) -> str:
-    """Write a file for a key, and return its name.
+    """Write the file for a key in the place of any other, which is damaged; return its name.
 
     Raises:
         OSError: if the folder can't be written.
@@ -37,6 +37,9 @@ def keep(folder: PrivateFolder, key: str, content: bytes, ending: str) -> str:
     name = sealed_name(key, content, ending)
     write_bytes(folder.path_of(name), content, mode=0o600)
     mark_as_used(folder.path_of(name))
+    for other in folder.names():
+        if other.startswith(f"{key}-") and other.endswith(ending) and other != name:
+            folder.path_of(other).unlink(missing_ok=True)
     return name
 
 

@@ -238,22 +238,71 @@ def _ablate(
     order: Int[Array, " batch"],
 ) -> Ablation:
     """Ablate every component by the method with index `method`; one program serves all methods."""
+    intact = run_in_lanes(HookedTransformer.run_with_cache, model, tokens[:, :-1])
+    found = ablate_by(model, predicted, jnp.asarray(method)[None], tokens, order, intact, True)
+    return jax.tree.map(lambda x: x[0], found)
+
+
+def ablate_by(
+    model: HookedTransformer,
+    predicted: tuple[int, ...],
+    methods: Int[Array, " methods"],
+    tokens: Int[Array, "batch seq"],
+    order: Int[Array, " batch"],
+    intact: tuple[Array, Mapping[str, Array]],
+    in_lanes: bool,
+) -> Ablation:
+    """Ablate all of `all_components` by several methods, as a function that can be traced.
+
+    Args:
+        model, predicted, tokens: see `zero_ablation`.
+        methods: indices in `METHODS`.
+        order: for "resample", the sequence that each sequence is resampled from.
+        intact: the logits and the activations of the intact model.
+        in_lanes: see `sweep`.
+
+    Returns:
+        The changes [methods, components]. Those of methods that do not fit a component are 0.
+    """
     at = np.array(predicted)
     fed, targets = tokens[:, :-1], tokens[:, at]
+    logits, cache = intact
 
     def measure(logits: Float[Array, "batch pos d_vocab_out"]) -> tuple[Array, Array]:
         answers = logits[:, at - 1]
         return token_losses(answers, targets).mean(), (answers.argmax(-1) == targets).mean()
 
-    logits, cache = run_in_lanes(HookedTransformer.run_with_cache, model, fed)
     sites = [sites for _, sites in ablated(model.cfg)]
-    replacements = {
-        sites.hook: jax.lax.switch(method, replacers(kind), cache[sites.hook], order)
-        for kind, sites in ablated(model.cfg)
-    }
-    losses, accuracies = sweep(model, fed, sites, replacements, measure)
+
+    def by_method(method: Int[Array, ""]) -> tuple[Array, Array]:
+        replacements = {
+            sites.hook: jax.lax.switch(method, replacers(kind), cache[sites.hook], order)
+            for kind, sites in ablated(model.cfg)
+        }
+        return sweep(model, fed, sites, replacements, measure, in_lanes)
+
+    losses, accuracies = jax.lax.map(by_method, methods)
     loss, accuracy = measure(logits)
-    return Ablation(loss, accuracy, losses - loss, accuracies - accuracy)
+    n_methods = methods.shape
+    return Ablation(
+        jnp.broadcast_to(loss, n_methods),
+        jnp.broadcast_to(accuracy, n_methods),
+        losses - loss,
+        accuracies - accuracy,
+    )
+
+
+def split_methods(
+    cfg: HookedTransformerConfig, n_positions: int, found: Ablation
+) -> dict[str, Ablation]:
+    """The result of `ablate_by` for all `METHODS`, as the ablation by each, of what it can ablate."""
+    listed = all_components(cfg, n_positions)
+    by_method = {}
+    for number, method in enumerate(METHODS):
+        kept = np.array(possible(listed, method))
+        loss, accuracy, *changes = (np.asarray(array)[number] for array in found)
+        by_method[method] = Ablation(loss, accuracy, *(change[kept] for change in changes))
+    return by_method
 
 
 def ablation_table(

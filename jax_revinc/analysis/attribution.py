@@ -47,7 +47,7 @@ from jax_revinc.model import (
     require_array,
 )
 from jax_revinc.numerical_settings import with_numerics
-from revinc import UserError
+from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice, require_ints
 from revinc.weight_processing import CENTRING
 from revinc.weights import final_normalization_type
@@ -430,8 +430,34 @@ def _logit_attribution(
     predicted: Int[Array, " n_predicted"],
     among_V: Bool[Array, " d_vocab_out"],
 ) -> Block:
-    cfg = model.cfg
     _, cache = model.run_with_cache(tokens[:, :-1])
+    return attribute_logits(model, cache, tokens, predicted, among_V)
+
+
+def attributed_components(cfg: HookedTransformerConfig) -> tuple[str, ...]:
+    """The labels of the components of `logit_attribution`, in its order."""
+    found = ["embed", "pos_embed"] if cfg.has_positions_in_stream else ["embed"]
+    for layer in range(cfg.n_layers):
+        found += [*(f"L{layer}H{head}" for head in range(cfg.n_heads)), f"{layer}_b_O"]
+        found += [] if cfg.attn_only else [f"{layer}_mlp_out"]
+    return (*found, "b_U")
+
+
+def attribute_logits(
+    model: HookedTransformer,
+    cache: ActivationCache,
+    tokens: Int[Array, "batch seq"],
+    predicted: Int[Array, " n_predicted"] | Int[np.ndarray, " n_predicted"],
+    among_V: Bool[Array, " d_vocab_out"] | Bool[np.ndarray, " d_vocab_out"],
+) -> Block:
+    """The result of `logit_attribution`, as a function that can be traced.
+
+    Args:
+        model, tokens, predicted: see `logit_attribution`.
+        cache: the model's activations on the sequences.
+        among_V: a mask of the ids whose mean logit the right one is compared with.
+    """
+    cfg = model.cfg
     blocks = embeddings(cfg, cache)
     for layer in range(cfg.n_layers):
         blocks.append(head_results(model, cache, layer))

@@ -104,20 +104,19 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
 
 
 def qk_view(
-    model: HookedTransformer, positions: list[str], tokens: list[str]
+    circuit: QKCircuit, positions: list[str], tokens: list[str]
 ) -> tuple[str, Float[np.ndarray, "n_layers n_heads read read"], list[str]]:
     """The QK circuit between positions, or between tokens if no position is in the residual stream.
 
     Args:
-        model: the model.
+        circuit: from `qk_circuit`.
         positions: labels of the first positions.
         tokens: labels of all tokens.
 
     Returns:
         "position" or "token"; the matrices, of the positions that have labels; the labels.
     """
-    circuit = qk_circuit(model)
-    if model.cfg.has_positions_in_stream:
+    if circuit.position_position.size:
         n = len(positions)
         return "position", np.asarray(circuit.position_position)[..., :n, :n], positions
     return "token", np.asarray(circuit.token_token), tokens

@@ -14,8 +14,13 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.analysis.attention import reversal_score
-from jax_revinc.analysis.increment import component_labels, heads_among_components, increment_score
-from jax_revinc.hooks import HookPoint
+from jax_revinc.analysis.increment import (
+    Increment,
+    component_labels,
+    heads_among_components,
+    score_increments,
+)
+from jax_revinc.hooks import ActivationCache, HookPoint
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, Task, UserError
@@ -23,6 +28,10 @@ from revinc.tasks import eval_positions
 from revinc.token_labels import percentage
 
 Acts = dict[str, Array]
+
+WRITTEN = ("hook_embed", "hook_z", "hook_mlp_out")
+"""The activations that components write."""
+
 Records = dict[str, dict[str, Any]]
 
 MOST_OF_ATTENTION = 0.5
@@ -217,34 +226,60 @@ def _claims(
     answers: tuple[int, ...],
     solved: float,
 ) -> Claims:
+    run = model.run_with_cache(tokens[:, :-1])
+    score = score_increments(model, tokens, predicted, sources, answers, run)
+    return measure_claims(model, tokens, partner, predicted, sources, solved, run, score)
+
+
+def measure_claims(
+    model: HookedTransformer,
+    tokens: Int[Array, "batch seq"],
+    partner: Int[Array, " batch"],
+    predicted: tuple[int, ...],
+    sources: tuple[int, ...],
+    solved: float,
+    run: tuple[Array, ActivationCache],
+    score: Increment,
+) -> Claims:
+    """The result of `claims`, as a function that can be traced.
+
+    Args:
+        model: the model.
+        tokens: all sequences of the task.
+        partner: from `partners`.
+        predicted: the task's eval positions.
+        sources, solved: the task's.
+        run: the logits and the activations on these sequences.
+        score: the increment score on them.
+    """
     cfg = model.cfg
     rows, columns = jnp.array(predicted) - 1, jnp.array(sources)
     fed, targets = tokens[:, :-1], tokens[:, jnp.array(predicted)]
-    logits, cache = model.run_with_cache(fed)
+    logits, cache = run
 
     def is_right(logits: Array) -> Bool[Array, "batch cells"]:
         return logits[:, rows].argmax(-1) == targets
 
-    def accuracies(fed: Array, others: Acts) -> Array:
-        """For each component, the accuracy if its output is replaced by the one in `others`."""
+    def accuracies(inputs: tuple[Array, Acts]) -> Array:
+        """For each component, the accuracy if its output is replaced by the one given."""
+        fed, others = inputs
         one_by_one = jnp.eye(len(component_labels(cfg)), dtype=bool)
         logits = jax.vmap(lambda which: with_written(model, fed, others, which))(one_by_one)
         return jax.vmap(is_right)(logits).mean((1, 2), dtype=cfg.dtype)
 
-    acts = dict(cache)
-    means = {name: activation.mean(0, keepdims=True) for name, activation in acts.items()}
+    acts = {name: activation for name, activation in cache.items() if name.endswith(WRITTEN)}
+    means = {name: jnp.broadcast_to(act.mean(0), act.shape) for name, act in acts.items()}
     right = is_right(logits)
     intact = right.mean(dtype=cfg.dtype)
-    without = accuracies(fed, means)
-    restored = accuracies(fed[partner], acts)
-    guessing = 1 / len(answers)
+    both = jax.tree.map(lambda *pair: jnp.stack(pair), (fed, means), (fed[partner], acts))
+    without, restored = jax.lax.map(accuracies, both)
+    guessing = 1 / score.writes.shape[-2]
     necessary, sufficient = judge(intact, guessing, without, restored)
 
     patterns_LBHQK = jnp.stack([cache["pattern", layer] for layer in range(cfg.n_layers)])
     cells = [(position - 1, source) for position, source in zip(predicted, sources, strict=True)]
     reading_LHI = reversal_score(patterns_LBHQK, cells).attention
     fetched = rows != columns
-    score = increment_score(model, tokens, predicted, sources, answers)
     passed_on = score.passed_on[heads_among_components(cfg)].sum()
     share = score.share.at[0].add(passed_on)
     return Claims(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +13,24 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.analysis.ablation import (
+    METHODS,
+    Ablation,
+    ablate_by,
     ablation_table,
-    mean_ablation,
-    resample_ablation,
-    zero_ablation,
+    split_methods,
 )
 from jax_revinc.analysis.claims import partners
-from jax_revinc.analysis.patching import Metric, MetricPerPair, patch_sweep
-from jax_revinc.analysis.path_patching import is_edge, path_patch, receivers, senders
+from jax_revinc.analysis.patching import Metric, MetricPerPair, PatchSweep, patch_sweep
+from jax_revinc.analysis.path_patching import (
+    PathPatches,
+    is_edge,
+    path_patch,
+    receivers,
+    senders,
+)
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics
-from revinc import Task
+from jax_revinc.numerical_settings import numerics, with_numerics
+from revinc import HookedTransformerConfig, Task
 from revinc.tasks import eval_positions
 
 MOST_PAIRS = 256
@@ -50,16 +58,21 @@ def recovery(
             changed at once.
     """
     clean, corrupted = pairs(task)
-    sites = [name for name in PATCHED if name != "mlp_out" or not model.cfg.attn_only]
-    found = patch_sweep(model, clean, corrupted, margin(task), sites)
-    clean_margin, corrupted_margin = (
-        np.asarray(found.clean).mean(),
-        np.asarray(found.corrupted).mean(),
-    )
+    return recovered(patch_sweep(model, clean, corrupted, margin(task), patched_sites(model.cfg)))
+
+
+def patched_sites(cfg: HookedTransformerConfig) -> list[str]:
+    """The names of the activations that `recovery` patches."""
+    return [name for name in PATCHED if name != "mlp_out" or not cfg.attn_only]
+
+
+def recovered(found: PatchSweep) -> dict[str, Float[np.ndarray, "n_layers pos *n_heads"]]:
+    """For each patched activation, the share of the clean metric that comes back, over all pairs."""
+    clean, corrupted = np.asarray(found.clean).mean(), np.asarray(found.corrupted).mean()
     return {
-        name: (np.asarray(found.patched[name]).mean(-1) - corrupted_margin)
-        / (clean_margin - corrupted_margin)
-        for name in sites
+        name: (np.asarray(found.patched[name]).mean(-1) - corrupted) / (clean - corrupted)
+        for name in PATCHED  # jit sorts the names of a dict
+        if name in found.patched
     }
 
 
@@ -76,9 +89,16 @@ def edges(model: HookedTransformer, task: Task) -> pd.DataFrame:
     found = path_patch(model, clean, corrupted, mean_margin(task))
     with numerics(model.cfg):
         corrupted_margin = mean_margin(task)(model(corrupted))
-    lost = -np.asarray(found.effects) / (np.asarray(found.clean) - np.asarray(corrupted_margin))
-    rows, columns = senders(model.cfg), receivers(model.cfg)
-    is_path = [[is_edge(model.cfg, row, column) for column in columns] for row in rows]
+    return lost_shares(model.cfg, found, np.asarray(corrupted_margin))
+
+
+def lost_shares(
+    cfg: HookedTransformerConfig, found: PathPatches, corrupted: Float[np.ndarray, ""]
+) -> pd.DataFrame:
+    """The table of `edges`, from the effects of corrupting paths and the corrupted run's metric."""
+    lost = -np.asarray(found.effects) / (np.asarray(found.clean) - corrupted)
+    rows, columns = senders(cfg), receivers(cfg)
+    is_path = [[is_edge(cfg, row, column) for column in columns] for row in rows]
     names = ([row.name for row in rows], [column.name for column in columns])
     return pd.DataFrame(np.where(is_path, lost, np.nan), *names)
 
@@ -92,16 +112,21 @@ def pairs(task: Task) -> tuple[Int[np.ndarray, "pair pos"], Int[np.ndarray, "pai
 @functools.cache
 def margin(task: Task) -> MetricPerPair:
     """A metric for patching: a right answer's logit minus the other tokens' mean logit."""
-    tokens = task.sequences()[:MOST_PAIRS]
-    predicted = np.array(eval_positions(task))
+    tokens, predicted = task.sequences()[:MOST_PAIRS], eval_positions(task)
+    return lambda logits: answer_margins(logits, tokens, predicted)
 
-    def margins(logits: Float[Array, "pair pos d_vocab_out"]) -> Float[Array, " pair"]:
-        at_answers = logits[:, predicted - 1]
-        right = jax.nn.one_hot(tokens[:, predicted], logits.shape[-1], dtype=bool)
-        others = jnp.where(right, 0, at_answers).sum(-1) / (logits.shape[-1] - 1)
-        return (jnp.where(right, at_answers, 0).sum(-1) - others).mean(-1)
 
-    return margins
+def answer_margins(
+    logits: Float[Array, "pair pos d_vocab_out"],
+    tokens: Int[Array, "pair seq"] | Int[np.ndarray, "pair seq"],
+    predicted: tuple[int, ...],
+) -> Float[Array, " pair"]:
+    """A right answer's logit minus the other tokens' mean logit, mean over a sequence's answers."""
+    at = np.array(predicted)
+    at_answers = logits[:, at - 1]
+    right = jax.nn.one_hot(tokens[:, at], logits.shape[-1], dtype=bool)
+    others = jnp.where(right, 0, at_answers).sum(-1) / (logits.shape[-1] - 1)
+    return (jnp.where(right, at_answers, 0).sum(-1) - others).mean(-1)
 
 
 @functools.cache
@@ -110,21 +135,53 @@ def mean_margin(task: Task) -> Metric:
     return lambda logits: margin(task)(logits).mean()
 
 
+@with_numerics
 def ablation_costs(model: HookedTransformer, task: Task) -> pd.DataFrame:
     """The change in loss and accuracy on a task when each component is ablated, as a table.
 
     The index is method, kind, hook and part; the columns are `loss_change` (nats) and
     `accuracy_change`. Resampling uses a fixed random order.
     """
+    tokens, order = ablated_sequences(task)
+    found = _ablate_by_all(model, eval_positions(task), tokens, order)
+    return costs(model.cfg, tokens.shape[1] - 1, found)
+
+
+def ablated_sequences(
+    task: Task,
+) -> tuple[Int[np.ndarray, "batch seq"], Int[np.ndarray, " batch"]]:
+    """The sequences on which components are ablated, and the order in which they are resampled."""
     tokens = task.sequences()[:MOST_PAIRS]
-    predicted = eval_positions(task)
     order = np.random.default_rng(0).permutation(len(tokens))
-    found = {
-        "zero": zero_ablation(model, tokens, predicted),
-        "mean": mean_ablation(model, tokens, predicted),
-        "resample": resample_ablation(model, tokens, predicted, order),
-    }
-    table = ablation_table(model.cfg, tokens.shape[1] - 1, found)
+    return tokens.astype(np.int32), order.astype(np.int32)
+
+
+def ablate_by_all(
+    model: HookedTransformer,
+    predicted: tuple[int, ...],
+    tokens: Int[Array, "batch seq"],
+    order: Int[Array, " batch"],
+    intact: tuple[Array, Mapping[str, Array]],
+    in_lanes: bool,
+) -> Ablation:
+    """Ablate every component by every method, as a function that can be traced: see `ablate_by`."""
+    return ablate_by(model, predicted, jnp.arange(len(METHODS)), tokens, order, intact, in_lanes)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _ablate_by_all(
+    model: HookedTransformer,
+    predicted: tuple[int, ...],
+    tokens: Int[Array, "batch seq"],
+    order: Int[Array, " batch"],
+) -> Ablation:
+    intact = model.run_with_cache(tokens[:, :-1])
+    return ablate_by_all(model, predicted, tokens, order, intact, in_lanes=True)
+
+
+def costs(cfg: HookedTransformerConfig, n_positions: int, found: Ablation) -> pd.DataFrame:
+    """The table of `ablation_costs`, from the result of `ablate_by_all`."""
+    table = ablation_table(cfg, n_positions, split_methods(cfg, n_positions, found))
     return table.set_index(["method", "kind", "hook", "part"])
 
 

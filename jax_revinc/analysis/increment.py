@@ -18,7 +18,6 @@ from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_ints
 
-Logits = Float[Array, "batch pos d_vocab_out"]
 ComponentLogits = Float[Array, "components batch pos d_vocab_out"]
 
 FROZEN = ("hook_scale", "hook_pattern")
@@ -132,7 +131,7 @@ def increment_score(
         )
     if not isinstance(tokens, jax.core.Tracer):
         check_sources(np.asarray(tokens), sources, len(answers))
-    return _increment_score(model, tokens, predicted, sources, answers)
+    return _score_increments(model, tokens, predicted, sources, answers)
 
 
 def check_sources(
@@ -148,14 +147,20 @@ def check_sources(
             )
 
 
-@partial(jax.jit, static_argnames=("predicted", "sources", "answers"))
-def _increment_score(
+def score_increments(
     model: HookedTransformer,
     tokens: Int[Array, "batch seq"],
     predicted: tuple[int, ...],
     sources: tuple[int, ...],
     answers: tuple[int, ...],
+    run: tuple[Array, ActivationCache],
 ) -> Increment:
+    """The result of `increment_score`, as a function that can be traced.
+
+    Args:
+        model, tokens, predicted, sources, answers: see `increment_score`.
+        run: the logits and the activations on the sequences.
+    """
     dtype = model.cfg.dtype
     n_tokens, n_outputs = len(answers), max(len(answers), *(answer + 1 for answer in answers))
     is_source_BIT = jax.nn.one_hot(tokens[:, jnp.array(sources)], n_tokens, dtype=dtype)
@@ -165,8 +170,8 @@ def _increment_score(
         logits_CBIU = logits_CBPV[:, :, jnp.array(predicted) - 1, :n_outputs]
         return centred(jnp.einsum("bit,cbiu->ctu", weights_BIT, logits_CBIU))
 
-    logits_BPV, *parts = frozen_parts(model, tokens[:, :-1])
-    writes_CTU, reads_CTU = map(token_maps, parts)
+    logits_BPV, cache = run
+    writes_CTU, reads_CTU = map(token_maps, frozen_parts(model, tokens[:, :-1], cache))
     copy_TU = centred(jnp.eye(n_tokens, n_outputs, dtype=dtype))
     answer_TU = centred(jax.nn.one_hot(jnp.array(answers), n_outputs, dtype=dtype))
 
@@ -183,6 +188,18 @@ def _increment_score(
         writes=writes_CTU,
         reads=reads_CTU,
     )
+
+
+@partial(jax.jit, static_argnames=("predicted", "sources", "answers"))
+def _score_increments(
+    model: HookedTransformer,
+    tokens: Int[Array, "batch seq"],
+    predicted: tuple[int, ...],
+    sources: tuple[int, ...],
+    answers: tuple[int, ...],
+) -> Increment:
+    run = model.run_with_cache(tokens[:, :-1])
+    return score_increments(model, tokens, predicted, sources, answers, run)
 
 
 def centred(maps: Float[Array, "... tokens outputs"]) -> Float[Array, "... tokens outputs"]:
@@ -204,14 +221,18 @@ def ratio(part: Float[Array, ...], whole: Float[Array, ...]) -> Float[Array, ...
 
 
 def frozen_parts(
-    model: HookedTransformer, fed: Int[Array, "batch pos"]
-) -> tuple[Logits, ComponentLogits, ComponentLogits]:
-    """The logits, each component's part of them, and its part if it passed its input on unchanged.
+    model: HookedTransformer, fed: Int[Array, "batch pos"], cache: ActivationCache
+) -> tuple[ComponentLogits, ComponentLogits]:
+    """Each component's part of the logits, and its part if it passed its input on unchanged.
 
     Components are in the order of `component_labels`. Their parts sum to the logits, except for
     what positions and biases add. The direct path reads nothing.
+
+    Args:
+        model: the model.
+        fed: the ids fed.
+        cache: the model's activations on them.
     """
-    logits_BPV, cache = model.run_with_cache(fed)
     # Without biases, and with frozen norms and patterns, the model is linear in its `WRITERS`.
     weights = {
         name: jnp.zeros_like(param) if name.split(".")[-1].lstrip("_").startswith("b") else param
@@ -254,6 +275,8 @@ def frozen_parts(
         reads.append(unembedded(read_HBPM))
     for layer in range(0 if model.cfg.attn_only else model.cfg.n_layers):
         mlp = f"blocks.{layer}.hook_mlp_out"
-        writes.append(run(mlp, cache[mlp])[0][None])
-        reads.append(run(mlp, cache[mlp_stream(model.cfg), layer])[0][None])
-    return logits_BPV, jnp.concatenate(writes), jnp.concatenate(reads)
+        both = jnp.stack([cache[mlp], cache[mlp_stream(model.cfg), layer]])
+        written, read = jax.vmap(lambda values, mlp=mlp: run(mlp, values)[0])(both)
+        writes.append(written[None])
+        reads.append(read[None])
+    return jnp.concatenate(writes), jnp.concatenate(reads)

@@ -37,6 +37,7 @@ def sweep(
     sites: Sequence[Sites],
     replacements: Mapping[str, Array],
     measure: Measure,
+    in_lanes: bool = True,
 ) -> Any:
     """Run the model once per site (part of an activation), with it replaced; measure the logits.
 
@@ -50,6 +51,8 @@ def sweep(
         sites: the sites to replace, one per run.
         replacements: by hook, an array of the activation's shape to replace it with.
         measure: the function of the logits to return.
+        in_lanes: whether to use `run_in_lanes`: a tiny model runs faster then, and takes longer to
+            trace and compile.
 
     Returns:
         The results of `measure`, with a first axis that counts the sites: those of the first
@@ -72,7 +75,8 @@ def sweep(
 
             return model(tokens_BP, tap=tap)
 
-        return measure(run_in_lanes(run_one, model, (tokens, used)))
+        run = run_in_lanes if in_lanes else run_batch
+        return measure(run(run_one, model, (tokens, used)))
 
     # A loop, not a vmap: one run's activations stay in the processor's cache.
     return jax.lax.map(measure_one, jnp.asarray(site_table(sites, replacements)))
@@ -101,6 +105,13 @@ def selects(
     for i, axis in enumerate(axes, start=1):
         touched &= jax.lax.broadcasted_iota(selected.dtype, shape, axis) == selected[i]
     return touched
+
+
+def run_batch(
+    run: Callable[[HookedTransformer, Any], Any], model: HookedTransformer, inputs: Any
+) -> Any:
+    """Compute ``run(model, inputs)`` as it is."""
+    return run(model, inputs)
 
 
 def run_in_lanes(

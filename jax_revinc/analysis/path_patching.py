@@ -161,25 +161,52 @@ def _path_patch(
     clean: Int[Array, "batch pos"],
     corrupted: Int[Array, "batch pos"],
 ) -> PathPatches:
-    cfg = model.cfg
     measure = checked(metric, (), "one number")
-    logits, clean_cache = model.run_with_cache(clean)
-    _, corrupted_cache = model.run_with_cache(corrupted)
+    runs = model.run_with_cache(clean), model.run_with_cache(corrupted)
+    return patch_paths(model, clean, measure, *runs)
+
+
+def patch_paths(
+    model: HookedTransformer,
+    clean: Int[Array, "batch pos"],
+    measure: Measure,
+    clean_run: tuple[Array, Mapping[str, Array]],
+    corrupted_run: tuple[Array, Mapping[str, Array]],
+) -> PathPatches:
+    """The result of `path_patch`, as a function that can be traced: two forward passes in a loop.
+
+    Args:
+        model: the model.
+        clean: ids of every run that is measured.
+        measure: a function from logits to one number.
+        clean_run, corrupted_run: logits and activations of both runs.
+    """
+    cfg = model.cfg
+    (logits, clean_cache), (_, corrupted_cache) = clean_run, corrupted_run
+    intact = measure(logits)
     changes_SBPM = jnp.stack(
         [
             written(model, corrupted_cache, sender) - written(model, clean_cache, sender)
             for sender in senders(cfg)
         ]
     )
-    columns = []
-    for receiver in receivers(cfg):
-        n_before = sum(is_edge(cfg, sender, receiver) for sender in senders(cfg))
-        patched = jax.lax.map(
-            partial(patched_edge, model, clean, receiver, measure), changes_SBPM[:n_before]
-        )
-        effects = patched - measure(logits)
-        columns.append(jnp.pad(effects, (0, len(changes_SBPM) - n_before)))
-    return PathPatches(measure(logits), jnp.stack(columns, axis=1))
+    is_edge_SR = [[is_edge(cfg, s, r) for r in receivers(cfg)] for s in senders(cfg)]
+
+    def of_sender(inputs: tuple[Array, Array]) -> Array:
+        change_BPM, is_edge_R = inputs
+        seen = changed_activations(model, clean, clean_cache, change_BPM)
+
+        def of_receiver(inputs: tuple[Array, Array]) -> Array:
+            number, is_edge = inputs
+            return jax.lax.cond(
+                is_edge,
+                lambda: measure(with_activation_of(model, clean, number, seen)) - intact,
+                lambda: jnp.zeros_like(intact),
+            )
+
+        return jax.lax.map(of_receiver, (jnp.arange(len(is_edge_R)), is_edge_R))
+
+    return PathPatches(intact, jax.lax.map(of_sender, (changes_SBPM, jnp.array(is_edge_SR))))
 
 
 def written(
@@ -193,29 +220,47 @@ def written(
     return activation[:, :, sender.head] @ W_O_HEM[sender.head]
 
 
-def patched_edge(
+def changed_activations(
     model: HookedTransformer,
     tokens: Int[Array, "batch pos"],
-    receiver: Receiver,
-    measure: Measure,
+    cache: Mapping[str, Array],
     change_BPM: Float[Array, "batch pos d_model"],
-) -> Array:
-    """Measure the logits if `change_BPM` is added to what one component reads."""
+) -> dict[str, Array]:
+    """The activation of every receiver, by hook, if `change_BPM` is added to what it alone reads.
+
+    One forward pass serves all receivers: each residual stream is that of the clean run's `cache`
+    plus the change, whatever was computed before it.
+    """
+    streams = {receiver.stream for receiver in receivers(model.cfg)}
 
     def add_change(name: str, activation: Array) -> Array:
-        return activation + change_BPM if name == receiver.stream else activation
+        return cache[name] + change_BPM if name in streams else activation
 
     seen: dict[str, Array] = {}
-    model(tokens, tap=recording(add_change, [receiver.hook], seen))
+    hooks = [receiver.hook for receiver in receivers(model.cfg)]
+    model(tokens, tap=recording(add_change, hooks, seen))
+    return seen
 
-    def replace_receiver(name: str, activation: Array) -> Array:
-        if name != receiver.hook:
-            return activation
-        if receiver.head is None:
-            return seen[name]
-        return activation.at[:, :, receiver.head].set(seen[name][:, :, receiver.head])
 
-    return measure(model(tokens, tap=replace_receiver))
+def with_activation_of(
+    model: HookedTransformer,
+    tokens: Int[Array, "batch pos"],
+    number: Int[Array, ""],
+    seen: Mapping[str, Array],
+) -> Float[Array, "batch pos d_vocab_out"]:
+    """The logits if the receiver of that number has its activation in `seen`."""
+
+    def tap(name: str, activation: Array) -> Array:
+        for i, receiver in enumerate(receivers(model.cfg)):
+            if receiver.hook == name:
+                is_part = number == i
+                if receiver.head is not None:
+                    heads = jax.lax.broadcasted_iota(int, activation.shape, 2)
+                    is_part &= heads == receiver.head
+                activation = jnp.where(is_part, seen[name], activation)
+        return activation
+
+    return model(tokens, tap=tap)
 
 
 def path_table(cfg: HookedTransformerConfig, patches: PathPatches) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.kept_programs import run_kept
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.objective import Params
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig, Task
 from revinc.tasks import reading_cells
-from revinc.weights import StateDict
+from revinc.weights import StateDict, parameter_count
 
 MOST_SNAPSHOTS = 100
 """Snapshots that are shown; more are thinned out, and the last one stays."""
@@ -49,27 +49,29 @@ def snapshot_patterns(
 def mean_patterns(
     cfg: HookedTransformerConfig, stacked: StateDict, task: Task
 ) -> Float[np.ndarray, "models n_layers n_heads query key"]:
-    """The mean attention pattern of every head in each of several models, in one compiled call.
+    """The mean attention pattern of every head in each of several models, by one kept program.
 
     Args:
         cfg: the config of all models.
         stacked: their weights, with a model axis first.
         task: the mean is over its sequences, at most `MOST_SEQUENCES`.
     """
-    tokens = task.sequences()[:MOST_SEQUENCES, :-1]
-    with numerics(cfg):
-        return np.asarray(_mean_patterns(cfg, stacked, tokens))
+    tokens = task.sequences()[:MOST_SEQUENCES, :-1].astype(np.int32)
+    n_models = len(next(iter(stacked.values())))
+    work = n_models * tokens.size * parameter_count(cfg)
+    return run_kept(find_patterns, cfg, {}, {"stacked": stacked, "tokens": tokens}, work)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _mean_patterns(
-    cfg: HookedTransformerConfig, stacked: Params, tokens: Int[Array, "batch pos"]
+def find_patterns(
+    cfg: HookedTransformerConfig, *, stacked: Mapping[str, Array], tokens: Int[Array, "batch pos"]
 ) -> Float[Array, "models n_layers n_heads query key"]:
+    """The result of `mean_patterns`, as a function that can be traced."""
+
     def one(params: Params) -> Array:
         _, cache = HookedTransformer(cfg, params=params).run_with_cache(tokens)
         return jnp.stack([cache["pattern", layer].mean(0) for layer in range(cfg.n_layers)])
 
-    return jax.lax.map(one, stacked)
+    return jax.lax.map(one, dict(stacked))
 
 
 def reading_shares(

@@ -17,6 +17,7 @@ from jax_revinc.analysis.circuits import (
     fold_layer_norm,
     mlp_map,
     ov_circuit,
+    qk_circuit,
     qk_view,
 )
 from jax_revinc.analysis.claims import claims
@@ -128,7 +129,7 @@ def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
     length = min(cfg.n_ctx, len(task.position_labels))
     positions = list(task.position_labels[:length])
     folded = fold_layer_norm(model)  # once, not in every circuit
-    by, qk, read = qk_view(folded, positions, fed)
+    by, qk, read = qk_view(qk_circuit(folded), positions, fed)
     ov = np.asarray(ov_circuit(folded))
     for layer, head in heads(model):
         name = f"L{layer}H{head}"

@@ -6,12 +6,12 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from jax_revinc.analysis.circuits import QKCircuit, mlp_map, ov_circuit, qk_circuit, qk_view
 from jax_revinc.analysis.circuits import direct_path as direct_path_map
-from jax_revinc.analysis.circuits import fold_layer_norm, mlp_map, ov_circuit, qk_view
 from jax_revinc.model import HookedTransformer
 from jax_revinc.plots.components import Figures, position_names
 from jax_revinc.plots.heatmaps import grid, matrix
-from revinc import Task
+from revinc import HookedTransformerConfig, Task
 from revinc.token_labels import token_label
 
 
@@ -25,13 +25,13 @@ def qk_circuits(model: HookedTransformer, task: Task) -> go.Figure:
     Raises:
         UserError: if the model's norms can't be folded into its weights (shortformer).
     """
-    return grid(qk_figures(model, task).values())
+    return grid(qk_figures(qk_circuit(model), model.cfg, task).values())
 
 
-def qk_figures(model: HookedTransformer, task: Task) -> Figures:
+def qk_figures(circuit: QKCircuit, cfg: HookedTransformerConfig, task: Task) -> Figures:
     """A dict from names like "qk-0-1" (layer, head) to a heatmap of that head's QK circuit."""
-    positions, tokens = position_names(task, model.cfg.n_ctx), token_names(task, model.cfg.d_vocab)
-    by, circuits, names = qk_view(fold_layer_norm(model), positions, tokens)
+    positions, tokens = position_names(task, cfg.n_ctx), token_names(task, cfg.d_vocab)
+    by, circuits, names = qk_view(circuit, positions, tokens)
     return {
         f"qk-{layer}-{head}": matrix(
             values,
@@ -54,16 +54,18 @@ def ov_circuits(model: HookedTransformer, task: Task) -> go.Figure:
     Raises:
         UserError: if the model's norms can't be folded into its weights (shortformer).
     """
-    return grid(ov_figures(model, task).values())
+    return grid(ov_figures(np.asarray(ov_circuit(model)), task).values())
 
 
-def ov_figures(model: HookedTransformer, task: Task) -> Figures:
+def ov_figures(
+    circuit: Float[np.ndarray, "n_layers n_heads d_vocab d_vocab_out"], task: Task
+) -> Figures:
     """A dict from names like "ov-0-1" (layer, head) to a heatmap of that head's OV circuit."""
     return {
         f"ov-{layer}-{head}": token_map(
-            model, task, values, f"Layer {layer}, head {head}: OV", "token looked at"
+            task, values, f"Layer {layer}, head {head}: OV", "token looked at"
         )
-        for (layer, head), values in by_head(np.asarray(ov_circuit(model)))
+        for (layer, head), values in by_head(circuit)
     }
 
 
@@ -78,14 +80,14 @@ def mlp_maps(model: HookedTransformer, task: Task) -> go.Figure:
         UserError: if the model has no MLPs, or its norms can't be folded into its weights
             (shortformer).
     """
-    return grid(mlp_figures(model, task).values())
+    return grid(mlp_figures(np.asarray(mlp_map(model)), task).values())
 
 
-def mlp_figures(model: HookedTransformer, task: Task) -> Figures:
+def mlp_figures(maps: Float[np.ndarray, "n_layers d_vocab d_vocab_out"], task: Task) -> Figures:
     """A dict from names like "mlp-0" (layer) to a heatmap of what the MLP adds for one token."""
     return {
-        f"mlp-{layer}": token_map(model, task, values, f"Layer {layer}: MLP on one token")
-        for layer, values in enumerate(np.asarray(mlp_map(model)))
+        f"mlp-{layer}": token_map(task, values, f"Layer {layer}: MLP on one token")
+        for layer, values in enumerate(maps)
     }
 
 
@@ -99,11 +101,15 @@ def direct_path(model: HookedTransformer, task: Task) -> go.Figure:
     Raises:
         UserError: if the model's norms can't be folded into its weights (shortformer).
     """
-    return token_map(model, task, np.asarray(direct_path_map(model)), "Direct path")
+    return direct_figure(np.asarray(direct_path_map(model)), task)
+
+
+def direct_figure(values: Float[np.ndarray, "d_vocab d_vocab_out"], task: Task) -> go.Figure:
+    """A heatmap of the direct path from tokens to logits."""
+    return token_map(task, values, "Direct path")
 
 
 def token_map(
-    model: HookedTransformer,
     task: Task,
     values: Float[np.ndarray, "d_vocab d_vocab_out"],
     title: str,
@@ -114,8 +120,8 @@ def token_map(
         values,
         title=title,
         axes=(rows, "logit"),
-        rows=token_names(task, model.cfg.d_vocab),
-        columns=token_names(task, model.cfg.d_vocab_out),
+        rows=token_names(task, len(values)),
+        columns=token_names(task, values.shape[1]),
     )
 
 

@@ -14,12 +14,13 @@ from jaxtyping import Float, Int
 
 from jax_revinc.analysis.attention import attention_patterns
 from jax_revinc.analysis.attribution import logit_attribution
-from jax_revinc.analysis.increment import component_labels, increment_score
+from jax_revinc.analysis.increment import Increment, component_labels, increment_score
 from jax_revinc.model import HookedTransformer
 from jax_revinc.plots.heatmaps import grid, matrix, pattern
-from revinc import Task
+from revinc import HookedTransformerConfig, Task
 from revinc.tasks import eval_positions, reading_cells
 from revinc.token_labels import sequence_labels, token_label
+from revinc.weights import StateDict
 
 Figures = dict[str, go.Figure]
 """Figures by name."""
@@ -108,7 +109,7 @@ def attribution_figure(
     largest: float = 0.0,
 ) -> go.Figure:
     """A heatmap of the array `votes`: what each component adds to each right answer's logit."""
-    drawn = matrix(
+    return matrix(
         votes,
         title="Contributions to the right answer",
         subtitle="logits added to the right token, less those added to the others on average",
@@ -116,8 +117,8 @@ def attribution_figure(
         largest=largest,
         rows=components,
         columns=answer_names(task).values(),
+        height=120 + 26 * len(votes),
     )
-    return drawn.update_layout(height=120 + 26 * len(votes))
 
 
 def mlp_outputs(
@@ -161,18 +162,17 @@ def mlp_weights(model: HookedTransformer) -> go.Figure:
     Args:
         model: a model with MLPs.
     """
-    return grid(mlp_weight_figures(model).values())
+    return grid(mlp_weight_figures(model.state_dict(), model.cfg).values())
 
 
-def mlp_weight_figures(model: HookedTransformer) -> Figures:
+def mlp_weight_figures(weights: StateDict, cfg: HookedTransformerConfig) -> Figures:
     """A dict from names like "W_in-0" (weight, layer) to a heatmap of that MLP weight matrix."""
     axes = {"W_in": ("residual dimension", "neuron"), "W_out": ("neuron", "residual dimension")}
-    weights = model.state_dict()
     return {
         f"{name}-{layer}": matrix(
             weights[f"blocks.{layer}.mlp.{name}"], title=f"Layer {layer}, {name}", axes=axes[name]
         )
-        for layer in range(model.cfg.n_layers)
+        for layer in range(cfg.n_layers)
         for name in axes
     }
 
@@ -187,14 +187,14 @@ def increments(model: HookedTransformer, task: Task) -> go.Figure:
         model: a model of the task.
         task: one with `sources` and `answers`.
     """
-    return grid(increment_figures(model, task).values())
-
-
-def increment_figures(model: HookedTransformer, task: Task) -> Figures:
-    """A dict from names like "increment-L0H0" to a heatmap of what the component adds to logits."""
     found = increment_score(
         model, task.sequences(), eval_positions(task), task.sources, task.answers
     )
+    return grid(increment_figures(found, model.cfg, task).values())
+
+
+def increment_figures(found: Increment, cfg: HookedTransformerConfig, task: Task) -> Figures:
+    """A dict from names like "increment-L0H0" to a heatmap of what the component adds to logits."""
     symbols = [token_label(task, token) for token in range(len(task.answers))]
     writes, shares = np.asarray(found.writes), np.asarray(found.share)
     return {
@@ -206,7 +206,5 @@ def increment_figures(model: HookedTransformer, task: Task) -> Figures:
             rows=symbols,
             columns=symbols,
         )
-        for component, values, share in zip(
-            component_labels(model.cfg), writes, shares, strict=True
-        )
+        for component, values, share in zip(component_labels(cfg), writes, shares, strict=True)
     }

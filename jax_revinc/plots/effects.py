@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from jaxtyping import Float
 
 from jax_revinc.analysis.effects import ablation_costs, by_row, edges, recovery, row_labels
 from jax_revinc.model import HookedTransformer
@@ -33,10 +37,12 @@ def patching(model: HookedTransformer, task: Task) -> go.Figure:
     Raises:
         UserError: if no single token decides each answer, or not all can be changed at once.
     """
-    return grid(patching_figures(model, task).values())
+    return grid(patching_figures(recovery(model, task), task).values())
 
 
-def patching_figures(model: HookedTransformer, task: Task) -> Figures:
+def patching_figures(
+    restored: Mapping[str, Float[np.ndarray, "n_layers pos *n_heads"]], task: Task
+) -> Figures:
     """A dict from names like "patching-z" to a heatmap of patching that kind of activation."""
     return {
         f"patching-{name}": matrix(
@@ -48,7 +54,7 @@ def patching_figures(model: HookedTransformer, task: Task) -> Figures:
             rows=row_labels(shares),
             columns=task.position_labels[: shares.shape[1]],
         )
-        for name, shares in recovery(model, task).items()
+        for name, shares in restored.items()
     }
 
 
@@ -62,7 +68,11 @@ def paths(model: HookedTransformer, task: Task) -> go.Figure:
     Raises:
         UserError: if no single token decides each answer, or not all can be changed at once.
     """
-    lost = edges(model, task)
+    return paths_figure(edges(model, task))
+
+
+def paths_figure(lost: pd.DataFrame) -> go.Figure:
+    """A heatmap of the margin lost by corrupting each path, from a table of the shares."""
     return matrix(
         lost.to_numpy(),
         title="Path by path",
@@ -94,9 +104,8 @@ def position_ablation(model: HookedTransformer, task: Task) -> go.Figure:
     return position_figure(ablation_costs(model, task), task)
 
 
-def ablation_figures(model: HookedTransformer, task: Task) -> Figures:
+def ablation_figures(costs: pd.DataFrame, task: Task) -> Figures:
     """A dict of two heatmaps of the accuracy lost by ablation: by component, and by position."""
-    costs = ablation_costs(model, task)
     return {
         "ablation": component_figure(costs),
         "ablation-position": position_figure(costs, task),

@@ -44,7 +44,7 @@ def pattern(
         needed: cells (row, column) with an outline: where the token is that an answer depends on.
     """
     version = pattern_version(attention, labels, answers, needed)
-    drawn = heatmap(
+    return heatmap(
         version["data.0.z"],
         rows=version["data.0.y"],
         columns=version["data.0.x"],
@@ -53,8 +53,6 @@ def pattern(
         axes=("position (destination)", "looks at (source)"),
         title=title,
         subtitle=version["layout.title.subtitle.text"],
-    )
-    return drawn.update_layout(
         shapes=[*map(bar, answers), *map(outline, needed)],
         xaxis={"range": [BAR - 0.1, len(labels) - 0.5]},
     )
@@ -112,6 +110,7 @@ def matrix(
     largest: float = 0.0,
     rows: Iterable[object] | None = None,
     columns: Iterable[object] | None = None,
+    height: int | None = None,
 ) -> go.Figure:
     """A heatmap of signed numbers, in colours that diverge around zero.
 
@@ -123,6 +122,7 @@ def matrix(
         largest: the magnitude at which the colours end; by default the matrix's largest.
         rows: names of the rows; by default their indices.
         columns: names of the columns; by default their indices.
+        height: of the figure in pixels; by default what its rows need, up to a limit.
     """
     n_rows, n_columns = values.shape
     largest = largest or float(np.nanmax(np.abs(values))) or 1.0
@@ -136,7 +136,7 @@ def matrix(
         axes=axes,
         title=title,
         subtitle=subtitle or f"{n_rows} by {n_columns}",
-        height=min(120 + CELL * n_rows, 560),
+        height=height or min(120 + CELL * n_rows, 560),
     )
 
 
@@ -153,6 +153,7 @@ def heatmap(
     limits: tuple[float, float],
     hover: str,
     axes: tuple[str, str],
+    xaxis: Mapping[str, Any] | None = None,
     **layout: Any,
 ) -> go.Figure:
     """A Plotly heatmap: small ones have numbers written in their cells, large ones a colour bar.
@@ -164,30 +165,32 @@ def heatmap(
         limits: the numbers at which the colours begin and end.
         hover: Plotly's template of what is said of a cell.
         axes: titles of the vertical and the horizontal axis.
+        xaxis: more properties of the horizontal axis.
         layout: arguments of `theme.figure`.
     """
     written = max(len(rows), len(columns)) <= MOST_WRITTEN
     gap = 1 if written else 0
-    trace = go.Heatmap(
-        z=z,
-        x=columns,
-        y=rows,
-        zmin=limits[0],
-        zmax=limits[1],
-        autocolorscale=True,
-        texttemplate="%{z:.2f}" if written else None,
-        textfont={"size": 11},
-        showscale=not written,
-        colorbar={"thickness": 8, "outlinewidth": 0},
-        hovertemplate=f"{hover}<extra></extra>",
-        hoverongaps=False,
-        xgap=gap,
-        ygap=gap,
-    )
+    trace = {
+        "type": "heatmap",
+        "z": z,
+        "x": columns,
+        "y": rows,
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "autocolorscale": True,
+        "texttemplate": "%{z:.2f}" if written else None,
+        "textfont": {"size": 11},
+        "showscale": not written,
+        "colorbar": {"thickness": 8, "outlinewidth": 0},
+        "hovertemplate": f"{hover}<extra></extra>",
+        "hoverongaps": False,
+        "xgap": gap,
+        "ygap": gap,
+    }
     vertical, horizontal = axes
     return figure(
         trace,
-        xaxis={**AXIS, "title": {"text": horizontal}},
+        xaxis={**AXIS, "title": {"text": horizontal}, **(xaxis or {})},
         yaxis={**AXIS, "title": {"text": vertical}, "range": [len(rows) - 0.5, -0.5]},
         **layout,
     )
@@ -220,7 +223,8 @@ def grid(figures: Iterable[go.Figure], columns: int = 2) -> go.Figure:
 
 def decimals(z: Float[np.ndarray, "rows columns"]) -> list[list[float | None]]:
     """A matrix as lists of rounded numbers, to keep JSON short; NaN becomes None."""
-    return [[None if np.isnan(v) else round(float(v), DECIMALS) for v in row] for row in z]
+    z = np.asarray(z, np.float64)
+    return np.where(np.isnan(z), None, z.round(DECIMALS)).tolist()  # type: ignore[no-any-return,call-overload]
 
 
 def escaped(names: Iterable[object]) -> list[str]:

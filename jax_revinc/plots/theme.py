@@ -131,7 +131,7 @@ def figure(
     """A Plotly figure in the project's style, on a light background.
 
     Args:
-        traces: Plotly traces.
+        traces: Plotly traces, or dicts of their properties, which are made faster.
         title: the figure's title.
         subtitle: a second line, smaller.
         colours: names of `Theme.colours` for the traces in turn; by default the theme's colorway.
@@ -143,7 +143,8 @@ def figure(
         layout["colorway"] = [light[name] for name in colours]
         layout["meta"] = {"colours": list(colours), **layout.get("meta", {})}
     layout |= {"title": {"text": title, "subtitle": {"text": subtitle}}}
-    return go.Figure(traces).update_layout(template=LIGHT.template, **layout)
+    # Made at once: Plotly takes several times as long to update a figure.
+    return go.Figure({"data": traces, "layout": {"template": LIGHT.template, **layout}})
 
 
 def label(value: object) -> str:

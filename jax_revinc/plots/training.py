@@ -80,20 +80,29 @@ def loss_figure(metrics: pd.DataFrame, losses: pd.DataFrame) -> go.Figure:
     """The figure of a run's loss, from its tables of metrics and of batch losses."""
     every = -(-len(losses) // MOST_BATCH_LOSSES)
     batches = losses.iloc[::every]
-    return split_curves(metrics, "loss").add_scatter(
-        x=batches["step"].tolist(),
-        y=[float(f"{loss:.4g}") for loss in batches["loss"]],
-        name="batch" if every == 1 else f"batch (1 in {every})",
-        line={"width": 1},
-        zorder=-1,
-    )
+    of_batches = {
+        "type": "scatter",
+        "x": batches["step"].tolist(),
+        "y": [float(f"{loss:.4g}") for loss in batches["loss"]],
+        "name": "batch" if every == 1 else f"batch (1 in {every})",
+        "line": {"width": 1},
+        "zorder": -1,
+    }
+    return split_curves(metrics, "loss", of_batches)
 
 
-def split_curves(metrics: pd.DataFrame, quantity: str) -> go.Figure:
-    """A figure of the loss or the accuracy on both splits, from a run's table of metrics."""
+def split_curves(metrics: pd.DataFrame, quantity: str, *more: dict[str, Any]) -> go.Figure:
+    """A figure of the loss or the accuracy on both splits, from a run's table of metrics.
+
+    Args:
+        metrics: a row for each evaluation.
+        quantity: "loss" or "accuracy".
+        more: further traces.
+    """
     curves = {split: metrics[f"{split}_{quantity}"].round(6) for split in ("train", "holdout")}
-    drawn = lines(metrics["step"].tolist(), curves, title=quantity.capitalize())
-    return drawn.update_traces(hovertemplate="%{y:.4~g}").update_yaxes(QUANTITIES[quantity])
+    traces = lines(metrics["step"].tolist(), curves, hover="%{y:.4~g}")
+    title, yaxis = quantity.capitalize(), QUANTITIES[quantity]
+    return figure(*traces, *more, title=title, yaxis=yaxis, **CURVES)
 
 
 def reading_figure(
@@ -101,15 +110,22 @@ def reading_figure(
 ) -> go.Figure:
     """A figure of how much each head attends to the tokens that decide answers, at each step."""
     rounded = {head: share.round(4) for head, share in shares.items()}
-    drawn = lines(steps, rounded, title="When heads learned where to look")
-    drawn.update_traces(hovertemplate="%{y:.1%}")
-    return drawn.update_yaxes(**SHARE_AXIS, title="attention on the needed token")
+    yaxis = {**SHARE_AXIS, "title": "attention on the needed token"}
+    traces = lines(steps, rounded, hover="%{y:.1%}")
+    return figure(*traces, title="When heads learned where to look", yaxis=yaxis, **CURVES)
 
 
-def lines(steps: list[int], curves: Mapping[str, Any], title: str) -> go.Figure:
-    """A figure with one curve over the training steps for each entry of the dict `curves`."""
-    traces = [
-        go.Scatter(x=steps, y=curve.tolist(), name=name, mode="lines", line={"width": 2.2})
+def lines(steps: list[int], curves: Mapping[str, Any], hover: str) -> list[dict[str, Any]]:
+    """Traces of one curve over the training steps for each entry of the dict `curves`."""
+    return [
+        {
+            "type": "scatter",
+            "x": steps,
+            "y": curve.tolist(),
+            "name": name,
+            "mode": "lines",
+            "line": {"width": 2.2},
+            "hovertemplate": hover,
+        }
         for name, curve in curves.items()
     ]
-    return figure(*traces, title=title, **CURVES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -13,14 +14,15 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.analysis.attribution import logit_attribution
+from jax_revinc.analysis.attribution import attribute_logits, attributed_components
+from jax_revinc.kept_programs import keepable, run_kept
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.report.descriptions import percent
-from revinc import Task, TrainConfig
+from revinc import HookedTransformerConfig, Task, TrainConfig
 from revinc.dataset import make_dataset
 from revinc.tasks import eval_positions
 from revinc.token_labels import sequence_labels, token_label, which_sequences
+from revinc.weights import StateDict, parameter_count
 
 MOST_NUMBERS = 200_000
 """Activations that all sequences of a page may hold together, to keep it small."""
@@ -28,6 +30,7 @@ BATCH = 1024
 """Sequences that the model is fed at a time."""
 
 
+@keepable
 class Activity(NamedTuple):
     """A model's answers, attention patterns and MLP outputs, on sequences or on average.
 
@@ -82,21 +85,21 @@ class View:
         return self.answers | ({} if self.right is None else {"right": self.right.tolist()})
 
 
-def sample_views(model: HookedTransformer, cfg: TrainConfig) -> list[View]:
+def sample_views(weights: StateDict, cfg: TrainConfig) -> list[View]:
     """What a model does on single sequences: holdout first, as many as the page has room for."""
     dataset = make_dataset(cfg)
     splits = {"holdout": dataset.holdout_rows, "train": dataset.train_rows}
     numbered = [(row, split) for split, rows in splits.items() for row in rows]
     shown = numbered[: n_samples(cfg)]
     rows = [row for row, _ in shown]
-    predicted, components, activity = observe(cfg, model, dataset.tokens[rows])
+    predicted, activity = observe(cfg, weights, dataset.tokens[rows])
     return [
         sample_view(
             cfg.task,
             split,
             dataset.tokens[row],
             predicted[i],
-            components,
+            attributed_components(cfg.model),
             jax.tree.map(itemgetter(i), activity),
         )
         for i, (row, split) in enumerate(shown)
@@ -129,18 +132,18 @@ def sample_view(
     )
 
 
-def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
+def mean_view(weights: StateDict, cfg: TrainConfig) -> View:
     """Build the `View` of what a model does on average over all sequences of the task."""
     tokens = cfg.task.sequences()
     starts = range(0, len(tokens), BATCH)
-    observed = [observe(cfg, model, tokens[i : i + BATCH]) for i in starts]
-    totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, _, activity in observed]
+    observed = (observe(cfg, weights, tokens[i : i + BATCH]) for i in starts)
+    totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, activity in observed]
     activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
     return View(
         name=f"mean of {which_sequences(cfg.task)}",
         split="",
         labels=cfg.task.position_labels[:-1],
-        components=observed[0][1],
+        components=attributed_components(cfg.model),
         activity=activity,
         answers={
             "predicted right": [percent(share) for share in activity.right],
@@ -150,31 +153,49 @@ def mean_view(model: HookedTransformer, cfg: TrainConfig) -> View:
 
 
 def observe(
-    cfg: TrainConfig, model: HookedTransformer, tokens: Int[np.ndarray, "batch seq"]
-) -> tuple[Int[np.ndarray, "batch n_predicted"], tuple[str, ...], Activity]:
-    """Run a model on sequences: returns its predicted tokens, component names and activations."""
-    predicted_at = eval_positions(cfg.task)
-    with numerics(cfg.model):
-        predicted, *activity = jax.tree.map(np.asarray, _observe(model, tokens, predicted_at))
-    components, votes = logit_attribution(model, tokens, predicted_at)
-    activity.append(np.moveaxis(np.asarray(votes), 0, 1))
-    return predicted, tuple(components), Activity(*activity)
+    cfg: TrainConfig, weights: StateDict, tokens: Int[np.ndarray, "batch seq"]
+) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
+    """Run a model on sequences, and return its predicted tokens and its activity.
+
+    One kept program serves all blocks of sequences: a shorter one is filled up.
+    """
+    width = min(BATCH, len(cfg.task.sequences()))
+    settings = {"predicted": eval_positions(cfg.task)}
+    blocks = []
+    for start in range(0, len(tokens), width):
+        rows = np.arange(start, start + width).clip(max=len(tokens) - 1)
+        block = tokens[rows].astype(np.int32)
+        arguments = {"params": weights, "tokens": block}
+        work = parameter_count(cfg.model) * block.size
+        found = run_kept(observe_block, cfg.model, settings, arguments, work)
+        blocks.append(jax.tree.map(itemgetter(np.s_[: len(tokens) - start]), found))
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
 
 
-@partial(jax.jit, static_argnums=2)
-def _observe(
-    model: HookedTransformer, tokens: Int[Array, "batch seq"], positions: tuple[int, ...]
-) -> tuple[Any, ...]:
+def observe_block(
+    cfg: HookedTransformerConfig,
+    *,
+    predicted: Sequence[int],
+    params: Mapping[str, Array],
+    tokens: Int[Array, "batch seq"],
+) -> tuple[Int[Array, "batch n_predicted"], Activity]:
+    """The result of `observe` on one block, as a function that can be traced."""
+    model, at = HookedTransformer(cfg, params=params), np.array(predicted)
     logits, cache = model.run_with_cache(tokens[:, :-1])
-    targets = tokens[:, jnp.array(positions)]
-    probs = jax.nn.softmax(logits[:, jnp.array(positions) - 1], axis=-1)
-    predicted = probs.argmax(axis=-1)
-    right = (predicted == targets).astype(probs.dtype)
-    probability = jnp.take_along_axis(probs, targets[..., None], axis=-1)[..., 0]
-    layers = range(model.cfg.n_layers)
-    patterns = tuple(cache["pattern", layer] for layer in layers)
-    mlp_outs = tuple(cache["mlp_out", layer] for layer in layers if not model.cfg.attn_only)
-    return predicted, right, probability, patterns, mlp_outs
+    targets = tokens[:, at]
+    probs = jax.nn.softmax(logits[:, at - 1], axis=-1)
+    answers = probs.argmax(axis=-1)
+    every_token = np.ones(cfg.d_vocab_out, dtype=bool)
+    votes = attribute_logits(model, cache, tokens, at, every_token).stack
+    layers = range(cfg.n_layers)
+    found: dict[str, Any] = {
+        "right": (answers == targets).astype(probs.dtype),
+        "probability": jnp.take_along_axis(probs, targets[..., None], axis=-1)[..., 0],
+        "patterns": tuple(cache["pattern", layer] for layer in layers),
+        "mlp_outs": tuple(cache["mlp_out", layer] for layer in layers if not cfg.attn_only),
+        "attribution": jnp.moveaxis(votes, 0, 1),
+    }
+    return answers, Activity(**found)
 
 
 def n_samples(cfg: TrainConfig) -> int:

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from jax_revinc.analysis.claims import claims, why_none
+from jax_revinc.analysis.claims import Claims
 from jax_revinc.analysis.snapshots import shown_steps
-from jax_revinc.model import HookedTransformer
 from jax_revinc.report import run_figures
 from jax_revinc.report.descriptions import count, percent, run_facts
 from jax_revinc.report.model_behaviour import View, mean_view, sample_views
+from jax_revinc.report.model_findings import find
 from jax_revinc.report.render_html import render
 from jax_revinc.training import Run
-from revinc import Task
+from revinc import HookedTransformerConfig, Task
 from revinc.atomic_files import write_text
 from revinc.runs import REPORT
 from revinc.tasks import eval_positions
 from revinc.token_labels import which_sequences
+
+SECTIONS = (
+    "curves",
+    "forming",
+    "patterns",
+    "attribution",
+    "mlp_outputs",
+    "effects",
+    "circuits",
+    "increments",
+    "mlp_weights",
+)
+"""The galleries of pictures in the order of the page."""
 
 CLAIM_COLUMNS = (
     "increment",
@@ -46,26 +60,30 @@ def write_report(run: Run) -> Path:
 
 def report_page(run: Run) -> str:
     """The page of a run as HTML text."""
-    cfg, task, model = run.config, run.config.task, run.model()
-    samples, mean = sample_views(model, cfg), mean_view(model, cfg)
-    views = [*samples, mean]
-    patterns = [view.activity.patterns for view in views]
-    labels = [view.labels for view in views]
-    # In the order of the page.
-    galleries = {
-        "curves": run_figures.curves(run),
-        "forming": run_figures.forming(run),
-        "patterns": run_figures.pattern_pictures(
-            "pattern", patterns, labels, run_figures.SEQUENCE, task
-        ),
-        "attribution": run_figures.attribution(task, views),
-        "mlp_outputs": run_figures.mlp_outputs(views),
-        "effects": run_figures.effects(model, task),
-        "circuits": run_figures.weight_circuits(model, task),
-        "increments": run_figures.increments(model, task),
-        "mlp_weights": run_figures.mlp_weights(model),
+    cfg, task, weights = run.config, run.config.task, run.state_dict()
+    with ThreadPoolExecutor(max_workers=1) as aside:  # while this thread draws what it has
+        finding = aside.submit(find, cfg.model, weights, task)
+        samples, mean = sample_views(weights, cfg), mean_view(weights, cfg)
+        views = [*samples, mean]
+        patterns = [view.activity.patterns for view in views]
+        labels = [view.labels for view in views]
+        galleries = {
+            "curves": run_figures.curves(run),
+            "forming": run_figures.forming(run),
+            "patterns": run_figures.pattern_pictures(
+                "pattern", patterns, labels, run_figures.SEQUENCE, task
+            ),
+            "attribution": run_figures.attribution(task, views),
+            "mlp_outputs": run_figures.mlp_outputs(views),
+            "mlp_weights": run_figures.mlp_weights(weights, cfg.model),
+        }
+        found = finding.result()
+    galleries |= {
+        "effects": run_figures.effects(found, cfg.model, task),
+        "circuits": run_figures.weight_circuits(found.circuits, cfg.model, task),
+        "increments": run_figures.increments(found.increment, cfg.model, task),
     }
-    pictures = {name: p for section in galleries.values() for name, p in section.items()}
+    pictures = {name: p for section in SECTIONS for name, p in galleries[section].items()}
     return render(
         "run.html",
         pictures,
@@ -76,7 +94,7 @@ def report_page(run: Run) -> str:
             "example": f"{samples[0].name} → {' '.join(samples[0].answers['target'])}",
             "scores": final_scores(run, mean),
             "facts": run_facts(run),
-            "claims": None if why_none(task) else claim_data(model, task),
+            "claims": found.claims and claim_data(found.claims, cfg.model),
             "eval_every": cfg.eval_every,
             "predicted": count(len(eval_positions(task)), "token"),
             "step_labels": step_labels(run),
@@ -101,12 +119,11 @@ def final_scores(run: Run, mean: View) -> dict[str, str]:
     }
 
 
-def claim_data(model: HookedTransformer, task: Task) -> dict[str, Any]:
+def claim_data(found: Claims, cfg: HookedTransformerConfig) -> dict[str, Any]:
     """The results of testing the tutorial's claims on a model: sentences, and tables of numbers."""
-    found = claims(model, task)
-    records = found.to_dict(model.cfg)
+    records = found.to_dict(cfg)
     return {
-        "sentences": found.sentences(model.cfg),
+        "sentences": found.sentences(cfg),
         "heads": {
             name: [*(f"{share:.2f}" for share in record["reading"]), record["reverses"]]
             for name, record in records["heads"].items()

@@ -8,26 +8,26 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from jax_revinc.analysis.claims import why_none
+from jax_revinc.analysis.effects import costs, lost_shares, recovered
+from jax_revinc.analysis.increment import Increment
 from jax_revinc.analysis.snapshots import reading_shares, shown_steps, snapshot_patterns
-from jax_revinc.model import HookedTransformer
 from jax_revinc.plots import circuits, heatmaps, training
 from jax_revinc.plots import components as component_plots
 from jax_revinc.plots import effects as effect_plots
+from jax_revinc.report import model_findings
 from jax_revinc.report.model_behaviour import View
+from jax_revinc.report.model_findings import Circuits, Findings
 from jax_revinc.report.render_html import Gallery, Picture, make_gallery
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig, Task
 from revinc.tasks import reading_cells
+from revinc.weights import StateDict
 
 SEQUENCE = "sequence"
 """The chooser of the sequence that is shown."""
 
 STEP = "step"
 """The chooser of the snapshot that is shown."""
-
-MOST_WEIGHTS = 2**14
-"""The size of the largest weight matrix that is drawn."""
 
 Patterns = Sequence[Float[np.ndarray, "n_heads query key"]]
 """Attention patterns by layer."""
@@ -111,44 +111,48 @@ def attribution(task: Task, views: Sequence[View]) -> Gallery:
     return {"attribution": Picture(figure, SEQUENCE, versions)}
 
 
-def effects(model: HookedTransformer, task: Task) -> Gallery:
+def effects(found: Findings, cfg: HookedTransformerConfig, task: Task) -> Gallery:
     """Pictures of ablation and, if the task has tokens that decide its answers, of patching."""
     figures = {}
-    if not why_none(task):
-        figures = effect_plots.patching_figures(model, task)
-        figures["paths"] = effect_plots.paths(model, task)
-    return make_gallery(figures | effect_plots.ablation_figures(model, task))
+    if found.patches is not None and found.paths is not None:
+        figures = effect_plots.patching_figures(recovered(found.patches), task)
+        lost = lost_shares(cfg, found.paths, np.asarray(found.patches.corrupted).mean())
+        figures["paths"] = effect_plots.paths_figure(lost)
+    n_fed = len(task.position_labels) - 1
+    of_ablation = costs(cfg, n_fed, found.ablation)
+    return make_gallery(figures | effect_plots.ablation_figures(of_ablation, task))
 
 
-def weight_circuits(model: HookedTransformer, task: Task) -> Gallery:
+def weight_circuits(found: Circuits | None, cfg: HookedTransformerConfig, task: Task) -> Gallery:
     """Pictures of QK and OV circuits, MLP maps and the direct path; empty for large models."""
-    cfg = model.cfg
-    if cfg.positional_embedding_type == "shortformer":  # whose norms can't be folded
-        return {}
-    if max(cfg.n_ctx, cfg.d_vocab) * max(cfg.n_ctx, cfg.d_vocab_out) > MOST_WEIGHTS:
+    if found is None:
         return {}
     heads = zip(
-        circuits.qk_figures(model, task).items(),
-        circuits.ov_figures(model, task).items(),
+        circuits.qk_figures(found.qk, cfg, task).items(),
+        circuits.ov_figures(np.asarray(found.ov), task).items(),
         strict=True,
     )
     figures = dict(itertools.chain.from_iterable(heads))
-    if not cfg.attn_only:
-        figures |= circuits.mlp_figures(model, task)
-    return make_gallery(figures | {"direct": circuits.direct_path(model, task)})
+    if found.mlp is not None:
+        figures |= circuits.mlp_figures(np.asarray(found.mlp), task)
+    return make_gallery(
+        figures | {"direct": circuits.direct_figure(np.asarray(found.direct), task)}
+    )
 
 
-def increments(model: HookedTransformer, task: Task) -> Gallery:
+def increments(found: Increment | None, cfg: HookedTransformerConfig, task: Task) -> Gallery:
     """Pictures of what components add to logits; none if no single token decides an answer."""
-    return make_gallery(component_plots.increment_figures(model, task) if task.sources else {})
+    if found is None:
+        return {}
+    return make_gallery(component_plots.increment_figures(found, cfg, task))
 
 
-def mlp_weights(model: HookedTransformer) -> Gallery:
+def mlp_weights(weights: StateDict, cfg: HookedTransformerConfig) -> Gallery:
     """Pictures of each MLP's W_in and W_out; none for a model without MLPs or with large ones."""
-    small = has_small_mlps(model.cfg)
-    return make_gallery(component_plots.mlp_weight_figures(model) if small else {})
+    small = has_small_mlps(cfg)
+    return make_gallery(component_plots.mlp_weight_figures(weights, cfg) if small else {})
 
 
 def has_small_mlps(cfg: HookedTransformerConfig) -> bool:
     """Whether the model has MLPs whose weights are small enough to be drawn."""
-    return not cfg.attn_only and cfg.d_model * cfg.d_mlp <= MOST_WEIGHTS
+    return not cfg.attn_only and cfg.d_model * cfg.d_mlp <= model_findings.MOST_WEIGHTS

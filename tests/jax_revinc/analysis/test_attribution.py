@@ -12,6 +12,7 @@ from jax_revinc.analysis import attribution
 from jax_revinc.analysis.attribution import (
     accumulated_resid,
     apply_ln_to_stack,
+    attributed_components,
     decompose_resid,
     get_full_resid_decomposition,
     logit_attribution,
@@ -344,3 +345,8 @@ def test_an_attention_only_model_has_no_mlps(sequences, random_weights):
         accumulated_resid(model, cache, incl_mid=True)
     with pytest.raises(UserError, match="an attention-only model has no MLP"):
         decompose_resid(model, cache, 0, mlp_input=True)
+
+
+def test_the_components_are_known_without_a_forward_pass(model, sequences):
+    labels, _ = logit_attribution(model, sequences, PREDICTED)
+    assert tuple(labels) == attributed_components(model.cfg)

@@ -89,10 +89,10 @@ def test_the_parts_sum_to_the_logits(tutorial, tokens, random_weights, changes):
     weights = {
         name: weight * (not name.endswith(silent)) for name, weight in random_weights(cfg).items()
     }
+    model = HookedTransformer(cfg, params=weights)
     with numerics(cfg):
-        logits, writes, reads = jax.jit(frozen_parts)(
-            HookedTransformer(cfg, params=weights), tokens
-        )
+        logits, cache = jax.jit(HookedTransformer.run_with_cache)(model, tokens)
+        writes, reads = jax.jit(frozen_parts)(model, tokens, cache)
     logits, writes = np.asarray(logits), np.asarray(writes)
     assert len(writes) == len(reads) == len(component_labels(cfg))
     np.testing.assert_allclose(writes.sum(0), logits, atol=1e-12 * np.abs(logits).max())
@@ -108,10 +108,10 @@ def test_an_mlp_that_writes_twice_what_it_reads_reads_half_of_what_it_writes(ran
     weights["blocks.0.mlp.W_in"] = np.concatenate([np.eye(4), -np.eye(4)], axis=1)
     weights["blocks.0.mlp.W_out"] = 2 * np.concatenate([np.eye(4), -np.eye(4)])
     weights["blocks.0.mlp.b_in"][:] = weights["blocks.0.mlp.b_out"][:] = 0
+    model, tokens = HookedTransformer(cfg, params=weights), np.arange(40).reshape(5, 8) % 5
     with numerics(cfg):
-        _, writes, reads = jax.jit(frozen_parts)(
-            HookedTransformer(cfg, params=weights), np.arange(40).reshape(5, 8) % 5
-        )
+        _, cache = jax.jit(HookedTransformer.run_with_cache)(model, tokens)
+        writes, reads = jax.jit(frozen_parts)(model, tokens, cache)
     mlp = component_labels(cfg).index("0_mlp_out")
     writes, reads = np.asarray(writes[mlp]), np.asarray(reads[mlp])
     np.testing.assert_allclose(writes, 2 * reads, atol=1e-12 * np.abs(writes).max())

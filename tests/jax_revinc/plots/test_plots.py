@@ -16,7 +16,7 @@ from jax_revinc.analysis import circuits
 from jax_revinc.analysis.effects import ablation_costs, edges, recovery
 from jax_revinc.analysis.snapshots import shown_steps
 from jax_revinc.plots import heatmaps, hyperparameters
-from jax_revinc.report import run_figures
+from jax_revinc.report import model_findings, run_figures
 from revinc import TrainConfig
 from revinc.sweep import SWEPT
 
@@ -141,7 +141,9 @@ def test_mlp_figures_are_those_of_the_model(model, task):
 
 
 def test_the_page_draws_the_same_figures(model, task, short_run):
-    pictures = run_figures.weight_circuits(model, task) | run_figures.curves(short_run)
+    found = model_findings.find(model.cfg, model.state_dict(), task)
+    pictures = run_figures.weight_circuits(found.circuits, model.cfg, task)
+    pictures |= run_figures.curves(short_run)
     assert pictures["direct"].figure == plots.direct_path(model, task)
     assert pictures["loss"].figure == plots.loss(short_run)
     shown = plots.ov_circuits(model, task).data

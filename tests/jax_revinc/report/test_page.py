@@ -7,20 +7,29 @@ import json
 import operator
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from markupsafe import escape
 
-from jax_revinc import HookedTransformerConfig, ReverseIncrement, Run, TrainConfig, UserError, train
+from jax_revinc import (
+    HookedTransformerConfig,
+    ReverseIncrement,
+    Run,
+    TrainConfig,
+    UserError,
+    train,
+)
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.effects import ablation_costs
 from jax_revinc.analysis.increment import component_labels
 from jax_revinc.plots import training
 from jax_revinc.plots.heatmaps import DECIMALS
 from jax_revinc.plots.theme import DARK, LIGHT
-from jax_revinc.report import model_behaviour, run_figures
+from jax_revinc.report import model_behaviour, model_findings
 from jax_revinc.report.descriptions import percent
 from jax_revinc.report.page import report_page, write_report
 from jax_revinc.report.render_html import asset, make_environment
@@ -35,6 +44,9 @@ OF_CIRCUITS = ["qk-0-0", "ov-0-0", "qk-1-0", "ov-1-0", "mlp-0", "mlp-1", "direct
 OF_CIRCUITS += [f"increment-{c}" for c in ("embed", "L0H0", "L1H0", "0_mlp_out", "1_mlp_out")]
 OF_MLPS = ["W_in-0", "W_out-0", "W_in-1", "W_out-1"]
 OF_SNAPSHOTS = ["forming-0-0", "forming-1-0"]
+N_PROGRAMS = 3
+"""What a page compiles: the activity on sequences, patterns of snapshots, and the findings."""
+
 NAMES = [
     "loss",
     "accuracy",
@@ -121,6 +133,27 @@ def test_the_report_lies_in_the_run_folder(run, page):
     assert not list(run.path.glob("*.partial"))
 
 
+COUNTING = """
+import collections, json, sys
+import jax
+from jax_revinc import Run
+from jax_revinc.report import page
+events = collections.Counter()
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, **__: events.update([event]))
+print(page.write_report(Run.load(sys.argv[1])))
+print(json.dumps(events))
+"""
+
+
+def test_another_process_loads_three_programs_and_writes_the_same_page(page, html):
+    command = [sys.executable, "-c", COUNTING, str(page.parent)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    path, events = result.stdout.splitlines()
+    assert path == str(page)
+    assert json.loads(events)["/jax/core/compile/backend_compile_duration"] == N_PROGRAMS
+    assert page.read_text(encoding="utf-8") == html
+
+
 def test_the_page_refers_to_nothing_outside_it(html):
     elements = Elements(html).found
     references = [
@@ -192,7 +225,7 @@ def test_the_mean_is_over_all_sequences(run, monkeypatch):
     monkeypatch.setattr(model_behaviour, "BATCH", 100)
     model, tokens = run.model(), run.config.task.sequences()
     logits, cache = model.run_with_cache(tokens[:, :-1])
-    activity = model_behaviour.mean_view(model, run.config).activity
+    activity = model_behaviour.mean_view(run.state_dict(), run.config).activity
     for layer in range(2):
         expected = np.asarray(cache["pattern", layer]).mean(axis=0)
         np.testing.assert_allclose(activity.patterns[layer], expected, rtol=0, atol=1e-5)
@@ -231,7 +264,7 @@ def test_a_long_run_is_thinned_out(run):
 def test_answers_are_the_models(run, activations):
     sequences = shown_sequences(run)
     predicted = np.asarray(activations[0]).argmax(-1)[:, 4:]
-    samples = model_behaviour.sample_views(run.model(), run.config)
+    samples = model_behaviour.sample_views(run.state_dict(), run.config)
     assert len(samples) == len(sequences)
     for view, sequence, answer in zip(samples, sequences, predicted, strict=True):
         assert view.name == " ".join(map(str, sequence[1:5]))
@@ -241,7 +274,7 @@ def test_answers_are_the_models(run, activations):
 
 
 def test_answers_are_marked_right_and_wrong(run):
-    view = model_behaviour.sample_views(run.model(), run.config)[0]
+    view = model_behaviour.sample_views(run.state_dict(), run.config)[0]
     assert view.split == "holdout"
     view = dataclasses.replace(view, right=np.array([True, False, False, True]))
     macros = make_environment().get_template("macros.html").module
@@ -313,7 +346,7 @@ def test_other_configs_have_a_page(cfg, tmp_path):
 
 
 def test_weights_too_large_are_left_out(run, monkeypatch):
-    monkeypatch.setattr(run_figures, "MOST_WEIGHTS", 15)
+    monkeypatch.setattr(model_findings, "MOST_WEIGHTS", 15)
     html = report_page(run)
     assert "W_in-0" not in embedded_figures(html)
     assert "Matrices of 4 by 4 are too large" in html

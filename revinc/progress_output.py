@@ -21,9 +21,9 @@ from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.engine import Engine
 from revinc.model_config import HookedTransformerConfig
+from revinc.number_format import percent, percentage
 from revinc.runs import Run
 from revinc.terminal import PlainConsole, styled
-from revinc.token_labels import percent, percentage
 from revinc.weights import parameter_count, parameter_shapes
 
 

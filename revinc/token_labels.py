@@ -1,4 +1,4 @@
-"""Labels of tokens and positions, and texts of percentages, for tables, pages and sentences."""
+"""Labels of tokens and positions, for tables, pages and sentences."""
 
 from __future__ import annotations
 
@@ -34,17 +34,6 @@ def next_labels(task: Task, n_positions: int) -> list[str]:
         for name, is_asked in zip(task.position_labels[1:], asked, strict=False)
     ]
     return names + [""] * (n_positions - len(names))
-
-
-def percent(solved: float) -> str:
-    """The accuracy `solved`, at which a task counts as solved, as an exact percentage: ``100%``."""
-    return f"{100 * solved:.12g}%"
-
-
-def percentage(share: float, decimals: int = 2) -> str:
-    """A fraction as a rounded percentage, such as ``99.99%``; only a fraction of 1 gives 100%."""
-    most = 100 if share >= 1 else 100 - 10.0**-decimals
-    return f"{min(100 * share, most):.{decimals}f}%"
 
 
 def which_sequences(task: Task) -> str:

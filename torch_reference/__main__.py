@@ -11,11 +11,11 @@ from revinc.command_errors import add_command, run_command
 from revinc.config_parser import add_run_flags, make_config_parser, parse_config, preset_or_run
 from revinc.flag_values import integer, path
 from revinc.interrupts import run_to_exit
+from revinc.number_format import percentage
 from revinc.progress_output import Reporter
 from revinc.runs import CONFIG, Run
 from revinc.tasks import task_flag
 from revinc.terminal import PlainConsole, PlainParser
-from revinc.token_labels import percentage
 from revinc.validation import require_int
 from torch_reference.train_many_seeds import train_population
 from torch_reference.training import train

@@ -24,8 +24,8 @@ from jax_revinc.hooks import ActivationCache, HookPoint
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, Task, UserError
+from revinc.number_format import percentage, whole_percentage
 from revinc.tasks import eval_positions
-from revinc.token_labels import percentage
 
 Acts = dict[str, Array]
 
@@ -134,21 +134,17 @@ class Claims(NamedTuple):
         """
         told = self.to_dict(cfg)
         components = told["components"]
-        solves = "solves" if told["solved"] else "does not solve"
-        reads = "reads" if told["attention_reverses"] else "does not read"
+        right = f"{percentage(told['accuracy'], 1)} of the predicted tokens are right"
         reading = listed(told["heads"], "mean_reading", "reverses")
-        made = listed(components, "increment_share", "increments")
-        no_maker = f"no component alone ({listed(components, 'increment_share')})"
+        needed = listed(components, "accuracy_without", "necessary")
+        enough = listed(components, "accuracy_restored", "sufficient")
         return [
-            f"The model {solves} the task: {percentage(told['accuracy'], 1)} of the predicted "
-            "tokens are right.",
-            f"Attention {reads} every deciding position. "
-            f"Heads that give them most of their attention: {reading or 'none'}.",
-            f"Most of the increment is made by {made or no_maker}.",
-            "Necessary (with what accuracy without it): "
-            f"{listed(components, 'accuracy_without', 'necessary') or 'none'}.",
-            "Sufficient (with what share of the answers restored by it alone): "
-            f"{listed(components, 'accuracy_restored', 'sufficient') or 'none'}.",
+            f"The model {'solves' if told['solved'] else 'does not solve'} the task: {right}.",
+            f"Attention {'fetches' if told['attention_reverses'] else 'does not fetch'} the right "
+            f"token for every answer. Most of a head's attention is on it in {reading or 'none'}.",
+            *([made_by(components)] if told["solved"] else []),
+            f"Needed, with the accuracy that is left without it: {needed or 'none'}.",
+            f"Enough on its own, with the share of answers that it restores: {enough or 'none'}.",
         ]
 
 
@@ -360,13 +356,23 @@ def records(labels: tuple[str, ...], columns: dict[str, Array]) -> Records:
     }
 
 
+def made_by(components: Records) -> str:
+    """A sentence on which component makes the answers of a model that solves its task."""
+    makers = listed(components, "increment_share", "increments")
+    if not makers:
+        return f"No component alone makes the answers: {listed(components, 'increment_share')}."
+    against = any(of["increment_share"] > 1 for of in components.values() if of["increments"])
+    but = " (other components work against it)" if against else ""
+    return f"The answers are made by {makers}{but}."
+
+
 def listed(records: Records, number: str, claim: str | None = None) -> str:
     """Format a number of each record as a percentage, such as ``"L0H0 83%, 1_mlp_out 40%"``.
 
     With `claim`, only the records in which that claim holds are listed.
     """
     return ", ".join(
-        f"{label} {record[number]:.0%}"
+        f"{label} {whole_percentage(record[number])}"
         for label, record in records.items()
         if claim is None or record[claim]
     )

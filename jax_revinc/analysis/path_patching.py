@@ -47,7 +47,7 @@ class Sender(NamedTuple):
     """A component that writes into the residual stream.
 
     Attributes:
-        name: such as "embed", "L0H1", "L0 attn" (all heads of a layer) or "L0 MLP".
+        name: such as "embed", "L0H1", "0_attn_out" (all heads of a layer) or "0_mlp_out".
         hook: the activation that it writes, or a head's ``hook_z``.
         head: the head's index; None for other components.
     """
@@ -61,7 +61,7 @@ class Receiver(NamedTuple):
     """A component that reads from the residual stream.
 
     Attributes:
-        name: such as "L1H0 q", "L1 MLP" or "logits".
+        name: such as "L1H0 q", "1_mlp_in" or "logits".
         stream: the hook of the residual stream that it reads.
         hook: the activation that it computes from it.
         head: the head whose part of that activation it is; None for all of it.
@@ -96,9 +96,9 @@ def senders(cfg: HookedTransformerConfig) -> list[Sender]:
         found += [
             Sender(f"L{layer}H{head}", f"{block}.attn.hook_z", head) for head in range(cfg.n_heads)
         ]
-        found.append(Sender(f"L{layer} attn", f"{block}.hook_attn_out"))
+        found.append(Sender(f"{layer}_attn_out", f"{block}.hook_attn_out"))
         if not cfg.attn_only:
-            found.append(Sender(f"L{layer} MLP", f"{block}.hook_mlp_out"))
+            found.append(Sender(f"{layer}_mlp_out", f"{block}.hook_mlp_out"))
     return found
 
 
@@ -120,7 +120,7 @@ def receivers(cfg: HookedTransformerConfig) -> list[Receiver]:
         if not cfg.attn_only:
             found.append(
                 Receiver(
-                    f"L{layer} MLP", f"{block}.hook_{mlp_stream(cfg)}", f"{block}.mlp.hook_post"
+                    f"{layer}_mlp_in", f"{block}.hook_{mlp_stream(cfg)}", f"{block}.mlp.hook_post"
                 )
             )
     last = f"blocks.{cfg.n_layers - 1}.hook_resid_post"

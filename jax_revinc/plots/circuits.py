@@ -10,7 +10,7 @@ from jax_revinc.analysis.circuits import QKCircuit, mlp_map, ov_circuit, qk_circ
 from jax_revinc.analysis.circuits import direct_path as direct_path_map
 from jax_revinc.model import HookedTransformer
 from jax_revinc.plots.components import Figures, position_names
-from jax_revinc.plots.heatmaps import grid, matrix
+from jax_revinc.plots.heatmaps import grid, matrix, with_one_range
 from revinc import HookedTransformerConfig, Task
 from revinc.token_labels import token_label
 
@@ -32,7 +32,7 @@ def qk_figures(circuit: QKCircuit, cfg: HookedTransformerConfig, task: Task) -> 
     """A dict from names like "qk-0-1" (layer, head) to a heatmap of that head's QK circuit."""
     positions, tokens = position_names(task, cfg.n_ctx), token_names(task, cfg.d_vocab)
     by, circuits, names = qk_view(circuit, positions, tokens)
-    return {
+    figures = {
         f"qk-{layer}-{head}": matrix(
             values,
             title=f"Layer {layer}, head {head}: QK by {by}",
@@ -42,6 +42,7 @@ def qk_figures(circuit: QKCircuit, cfg: HookedTransformerConfig, task: Task) -> 
         )
         for (layer, head), values in by_head(circuits)
     }
+    return with_one_range(figures)
 
 
 def ov_circuits(model: HookedTransformer, task: Task) -> go.Figure:
@@ -61,12 +62,13 @@ def ov_figures(
     circuit: Float[np.ndarray, "n_layers n_heads d_vocab d_vocab_out"], task: Task
 ) -> Figures:
     """A dict from names like "ov-0-1" (layer, head) to a heatmap of that head's OV circuit."""
-    return {
+    figures = {
         f"ov-{layer}-{head}": token_map(
             task, values, f"Layer {layer}, head {head}: OV", "token looked at"
         )
         for (layer, head), values in by_head(circuit)
     }
+    return with_one_range(figures)
 
 
 def mlp_maps(model: HookedTransformer, task: Task) -> go.Figure:
@@ -85,10 +87,11 @@ def mlp_maps(model: HookedTransformer, task: Task) -> go.Figure:
 
 def mlp_figures(maps: Float[np.ndarray, "n_layers d_vocab d_vocab_out"], task: Task) -> Figures:
     """A dict from names like "mlp-0" (layer) to a heatmap of what the MLP adds for one token."""
-    return {
+    figures = {
         f"mlp-{layer}": token_map(task, values, f"Layer {layer}: MLP on one token")
         for layer, values in enumerate(maps)
     }
+    return with_one_range(figures)
 
 
 def direct_path(model: HookedTransformer, task: Task) -> go.Figure:

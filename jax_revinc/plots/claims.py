@@ -18,9 +18,9 @@ number."""
 
 CLAIM_TITLES = {
     "head_reverses": ("Reads", "gives the deciding tokens most of its attention"),
-    "increments": ("Increments", "makes most of the answers' logits"),
-    "necessary": ("Necessary", "more than half of the skill is lost without it"),
-    "sufficient": ("Sufficient", "alone brings more than half of the skill back"),
+    "increments": ("Makes the answers", "makes most of the answers' logits"),
+    "necessary": ("Needed", "more than half of the skill is lost without it"),
+    "sufficient": ("Enough on its own", "alone brings more than half of the skill back"),
 }
 """The claims that have a figure: title and meaning."""
 
@@ -114,7 +114,7 @@ def increment_shares(shares: pd.DataFrame) -> go.Figure:
     ]
     return figure(
         *traces,
-        title="Who makes how much of the increment",
+        title="Who makes how much of the answers",
         subtitle="median, half of the models, 90% of the models",
         height=120 + 46 * shares["part"].nunique(),
         boxmode="group",

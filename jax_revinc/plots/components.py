@@ -16,8 +16,9 @@ from jax_revinc.analysis.attention import attention_patterns
 from jax_revinc.analysis.attribution import logit_attribution
 from jax_revinc.analysis.increment import Increment, component_labels, increment_score
 from jax_revinc.model import HookedTransformer
-from jax_revinc.plots.heatmaps import grid, matrix, pattern
+from jax_revinc.plots.heatmaps import grid, matrix, pattern, with_one_range
 from revinc import HookedTransformerConfig, Task
+from revinc.number_format import whole_percentage
 from revinc.tasks import eval_positions, reading_cells
 from revinc.token_labels import sequence_labels, token_label
 from revinc.weights import StateDict
@@ -168,13 +169,14 @@ def mlp_weights(model: HookedTransformer) -> go.Figure:
 def mlp_weight_figures(weights: StateDict, cfg: HookedTransformerConfig) -> Figures:
     """A dict from names like "W_in-0" (weight, layer) to a heatmap of that MLP weight matrix."""
     axes = {"W_in": ("residual dimension", "neuron"), "W_out": ("neuron", "residual dimension")}
-    return {
+    figures = {
         f"{name}-{layer}": matrix(
             weights[f"blocks.{layer}.mlp.{name}"], title=f"Layer {layer}, {name}", axes=axes[name]
         )
         for layer in range(cfg.n_layers)
         for name in axes
     }
+    return with_one_range(figures)
 
 
 def increments(model: HookedTransformer, task: Task) -> go.Figure:
@@ -197,14 +199,15 @@ def increment_figures(found: Increment, cfg: HookedTransformerConfig, task: Task
     """A dict from names like "increment-L0H0" to a heatmap of what the component adds to logits."""
     symbols = [token_label(task, token) for token in range(len(task.answers))]
     writes, shares = np.asarray(found.writes), np.asarray(found.share)
-    return {
+    figures = {
         f"increment-{component}": matrix(
             values,
             title=component,
-            subtitle=f"{share:.0%} of the answer made here",
+            subtitle=f"{whole_percentage(float(share))} of the answer made here",
             axes=("token read", "logit"),
             rows=symbols,
             columns=symbols,
         )
         for component, values, share in zip(component_labels(cfg), writes, shares, strict=True)
     }
+    return with_one_range(figures)

@@ -140,6 +140,16 @@ def matrix(
     )
 
 
+def with_one_range(figures: Mapping[str, go.Figure]) -> dict[str, go.Figure]:
+    """Give heatmaps one range of colours, so that they can be compared, and print the range."""
+    largest = max((drawn.data[0].zmax for drawn in figures.values()), default=0)
+    for drawn in figures.values():
+        drawn.data[0].update(zmin=-largest, zmax=largest)
+        subtitle = drawn.layout.title.subtitle
+        subtitle.text = f"{subtitle.text}; colours end at ±{largest:.2g}"
+    return dict(figures)
+
+
 def matrix_version(values: Float[np.ndarray, "rows columns"], rows: Iterable[object]) -> Version:
     """The input-dependent parts of a matrix heatmap, as a dict from JSON path to value."""
     return {"data.0.z": decimals(values), "data.0.y": escaped(rows)}
@@ -178,7 +188,7 @@ def heatmap(
         "zmin": limits[0],
         "zmax": limits[1],
         "autocolorscale": True,
-        "texttemplate": "%{z:.2f}" if written else None,
+        "texttemplate": "%{z:.2~r}" if written else None,
         "textfont": {"size": 11},
         "showscale": not written,
         "colorbar": {"thickness": 8, "outlinewidth": 0},

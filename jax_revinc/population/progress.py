@@ -13,8 +13,8 @@ import rich.progress
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.population.store import Store
 from jax_revinc.population.success_rate import rate_text
+from revinc.number_format import percent
 from revinc.terminal import PlainConsole, styled
-from revinc.token_labels import percent
 
 
 class Progress:

@@ -9,8 +9,8 @@ import pandas as pd
 from rich.table import Table
 
 from jax_revinc.population.shards import DIVERGED
+from revinc.number_format import percent, percentage
 from revinc.sweep import IN_EVERY_STORE, SWEPT, is_numeric
-from revinc.token_labels import percent, percentage
 
 HEADINGS = {"weight_decay": "decay"}
 """Shorter headings of swept fields, so that the table fits 80 columns."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig
-from revinc.token_labels import percentage
+from revinc.number_format import percentage
 from revinc.weights import parameter_count
 
 
@@ -42,5 +42,5 @@ def count(number: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, such as ``99.99 %`` or ``100 %``."""
-    return "100 %" if share == 1 else percentage(share).replace("%", " %")
+    """A share as a percentage, such as ``99.99%`` or ``100%``."""
+    return "100%" if share == 1 else percentage(share)

@@ -35,13 +35,13 @@ SECTIONS = (
 """The galleries of pictures in the order of the page."""
 
 CLAIM_COLUMNS = (
-    "increment",
-    "share",
-    "increments",
+    "maps to the answer",
+    "share of the answer",
+    "makes it",
     "accuracy without",
-    "necessary",
+    "needed",
     "restored",
-    "sufficient",
+    "enough",
 )
 
 
@@ -101,11 +101,17 @@ def report_page(run: Run) -> str:
             "shown": shown_sequences(task, samples),
             "views": views,
             "view_options": view_options(views),
+            "answers_are_shifted": task.answers == shifted(len(task.answers)),
             "answer_names": [task.position_labels[position] for position in eval_positions(task)],
             "cfg": cfg.model,
             "settings": {**cfg.to_dict(), "engine": run.engine, "versions": run.versions},
         },
     )
+
+
+def shifted(n: int) -> tuple[int, ...]:
+    """The answers of a task that adds 1 to each of `n` tokens, modulo `n`."""
+    return tuple((token + 1) % n for token in range(n))
 
 
 def final_scores(run: Run, mean: View) -> dict[str, str]:

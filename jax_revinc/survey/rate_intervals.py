@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from jax_revinc.population import success_rate
-from revinc.token_labels import percentage
+from revinc.number_format import percentage
 
 # A page uses the same rates many times, and each takes milliseconds.
 interval, rate_text = (

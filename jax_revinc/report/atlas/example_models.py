@@ -97,8 +97,7 @@ def short_name(number: Any, model: pd.Series) -> str:
 def accuracies(model: pd.Series) -> str:
     """A model's accuracies on both splits, as text."""
     return ", ".join(
-        f"{split} {percent(model[f'{split}_accuracy']).replace(' ', '')}"
-        for split in ("train", "holdout")
+        f"{split} {percent(model[f'{split}_accuracy'])}" for split in ("train", "holdout")
     )
 
 

@@ -33,9 +33,10 @@ from jax_revinc.survey.seed_variance import seeds_table
 from revinc.atomic_files import write_text
 from revinc.folders import make_own_folder
 from revinc.json_records import read_record
+from revinc.number_format import percent, percentage
 from revinc.sweep import IDENTITY, SWEPT
 from revinc.tasks import task_flag
-from revinc.token_labels import percent, percentage, which_sequences
+from revinc.token_labels import which_sequences
 
 Tables = dict[str, pd.DataFrame]
 """The atlas' tables by name."""
@@ -57,17 +58,17 @@ TABLES = {
     "points": "a row per hyperparameter point: rates and means with intervals",
     "curves": "quantiles of loss and accuracy at every evaluation",
     "claims": "how often each claim holds, by component, for models that generalise and others",
-    "shares": "quantiles of the share of the increment that each component makes",
+    "shares": "quantiles of the share of the answers that each component makes",
     "seeds": "how much of the variance of holdout accuracy each seed explains",
 }
 
 CLAIM_NAMES = {
-    "attention_reverses": "attention reverses",
-    "tutorial": "attention reverses and an MLP increments",
+    "attention_reverses": "attention fetches every token",
+    "tutorial": "attention fetches every token and an MLP makes the answers",
     "head_reverses": "reads",
-    "increments": "increments",
-    "necessary": "necessary",
-    "sufficient": "sufficient",
+    "increments": "makes the answers",
+    "necessary": "needed",
+    "sufficient": "enough on its own",
 }
 
 
@@ -257,7 +258,7 @@ def main_rates(models: pd.DataFrame, solved: float) -> dict[str, tuple[str, str]
         for split, name in population_training.SPLIT_NAMES.items()
     }
     if "attention_reverses" in models:
-        rates["Attention reverses"] = rate_of(models[~diverged]["attention_reverses"])
+        rates["Attention fetches every token"] = rate_of(models[~diverged]["attention_reverses"])
     if diverged.any():
         rates["Diverged"] = rate_of(diverged)
     texts = {name: rate.text for name, rate in rates.items()}
@@ -316,7 +317,7 @@ def shown_models(models: pd.DataFrame, chosen: pd.DataFrame) -> str:
         return several if len(chosen) > 1 else "The only model."
     kinds = "outcome"
     if "attention_reverses" in models:
-        kinds += ", whether attention reverses, which components increment"
+        kinds += ", whether attention fetches every token, which components make the answers"
     return (
         f"{len(chosen):,} of {len(models):,} models: up to {example_models.OF_EACH_KIND} of every kind "
         f"({kinds}) as far as there is room, the others drawn at random. {how}"

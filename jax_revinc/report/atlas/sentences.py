@@ -9,7 +9,7 @@ from jax_revinc.report.descriptions import count
 from jax_revinc.survey.atlas_tables import ANY, BOTH, NO_COMPONENT, WHOLE
 from jax_revinc.survey.outcomes import point_name
 from jax_revinc.survey.rate_intervals import FEWEST, Rate, mean_text, rate_of
-from revinc.token_labels import percent
+from revinc.number_format import percent
 
 VERDICTS = {
     "more often": "the intervals lie apart: more often in those that generalise",
@@ -24,7 +24,7 @@ MAKERS = {
     ANY["heads"]: "a head",
     NO_COMPONENT: "no component alone",
 }
-"""The parts that can make most of the increment, in words."""
+"""The parts that can make most of the answers, in words."""
 
 WHERE = {"generalising": "In models that generalise", "not generalising": "In models that do not"}
 
@@ -105,16 +105,16 @@ def claim_sentences(models: pd.DataFrame, rates: pd.DataFrame) -> list[str]:
         )
 
     reads = side_by_side("attention_reverses")
-    sentences = [f"Attention reads every deciding position in {reads}."]
+    sentences = [f"Attention fetches the right token for every answer in {reads}."]
     for group, where in WHERE.items():
         makers = {name: by_claim.get(("increments", part, group)) for part, name in MAKERS.items()}
         rated = sorted(((r, name) for name, r in makers.items() if r and r.n), reverse=True)
         if rated:
             named = ", ".join(f"{name} ({rate.text})" for rate, name in rated)
-            sentences.append(f"{where}, most of the increment is made by {named}.")
+            sentences.append(f"{where}, most of the answers are made by {named}.")
     if (BOTH, WHOLE, "all") in by_claim:
         sentences.append(
-            "Both of the tutorial's claims, that attention reverses and that an MLP increments, "
-            f"hold of {side_by_side(BOTH)}."
+            "That attention fetches the tokens and an MLP makes the answers holds "
+            f"of {side_by_side(BOTH)}."
         )
     return sentences

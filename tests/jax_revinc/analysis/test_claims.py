@@ -54,11 +54,11 @@ def test_sentences_say_it(hand_built, tutorial):
     model = hand_built("mlp")
     assert claims(model, tutorial.task).sentences(model.cfg) == [
         "The model solves the task: 100.0% of the predicted tokens are right.",
-        "Attention reads every deciding position. "
-        "Heads that give them most of their attention: L0H0 100%.",
-        "Most of the increment is made by 0_mlp_out 113%.",
-        "Necessary (with what accuracy without it): L0H0 19%, 0_mlp_out 0%.",
-        "Sufficient (with what share of the answers restored by it alone): "
+        "Attention fetches the right token for every answer. "
+        "Most of a head's attention is on it in L0H0 100%.",
+        "The answers are made by 0_mlp_out 113% (other components work against it).",
+        "Needed, with the accuracy that is left without it: L0H0 19%, 0_mlp_out 0%.",
+        "Enough on its own, with the share of answers that it restores: "
         "L0H0 100%, 0_mlp_out 100%.",
     ]
 
@@ -109,10 +109,11 @@ def test_an_untrained_model_does_none_of_it(tutorial, random_weights):
     for claim in (told.head_reverses, told.increments, told.necessary, told.sufficient):
         assert not claim.any()
     np.testing.assert_allclose(told.reading[0, 0], [1 / 5, 1 / 6, 1 / 7, 1 / 8], atol=0.01)
-    solved, reads, made, *_ = told.sentences(cfg)
+    solved, reads, needed, enough = told.sentences(cfg)
     assert solved.startswith("The model does not solve the task")
-    assert reads.startswith("Attention does not read every deciding position")
-    assert made.startswith("Most of the increment is made by no component alone (embed ")
+    assert reads.startswith("Attention does not fetch the right token for every answer")
+    assert needed.endswith(": none.")
+    assert enough.endswith(": none.")
     json.dumps(told.to_dict(cfg))
 
 

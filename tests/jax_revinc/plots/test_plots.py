@@ -225,7 +225,7 @@ def test_figures_of_claims_show_their_tables():
     ).assign(rate=0.75, low=0.3, high=0.95)
     drawn = plots.claim_rates(rates, "necessary")
     assert [trace.x for trace in drawn.data] == [(0.75, 0.75)] * 2
-    assert drawn.layout.title.text == "Necessary"
+    assert drawn.layout.title.text == "Needed"
     quantiles = {"q05": 0.0, "q25": 0.1, "q50": 0.2, "q75": 0.3, "q95": 0.4}
     shares = pd.DataFrame(
         [{"part": "heads", "group": group, "models": 4, **quantiles} for group in groups]

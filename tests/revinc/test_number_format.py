@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from revinc.token_labels import percent, percentage
+from revinc.number_format import percent, percentage
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,9 @@ def test_the_share_that_solves_a_task_is_not_rounded(solved, said):
         (0.9996, 0, "99%"),
         (0.12345, 2, "12.35%"),
         (0.0, 1, "0.0%"),
+        (-0.0001, 0, "0%"),
+        (1.123, 0, "112%"),
+        (-0.25, 1, "-25.0%"),
         (math.nan, 1, "nan%"),
     ],
 )

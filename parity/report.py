@@ -64,15 +64,11 @@ class Report:
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
         write_text(path, text)
 
-    def print(self, console: PlainConsole) -> None:
-        """Print the tables and the verdicts of all parity levels."""
-        for level in self.levels:
-            print_level(console, level)
-
     def __str__(self) -> str:
         console = PlainConsole(width=120, color_system=None)
         with console.capture() as captured:
-            self.print(console)
+            for level in self.levels:
+                print_level(console, level)
         return captured.get()
 
 

@@ -258,6 +258,6 @@ def remarks(theirs: Outcomes, ours: Outcomes) -> list[str]:
         "what moving all weights by an ulp changes",
         "seeds compared: means of losses and accuracies, medians of steps, with 95% intervals; p: "
         "that of a test whether both have one distribution (Anderson-Darling, by permutation); "
-        f"would be seen: the numbers of JAX that would fail in {POWER:.0%} of cases. If JAX is "
+        f"would be seen (on the page and on a wide terminal): the numbers of JAX that would fail in {POWER:.0%} of cases. If JAX is "
         f"right, one of the tests fails in {FALSE_ALARMS:.1%} of cases at most",
     ]

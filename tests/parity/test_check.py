@@ -280,7 +280,8 @@ def checked(monkeypatch):
 
         return check
 
-    monkeypatch.setattr("parity.check.LEVELS", {name: level(name) for name in TITLES})
+    for name in TITLES:
+        monkeypatch.setitem(LEVELS, name, level(name))
     return levels
 
 

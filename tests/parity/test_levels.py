@@ -7,12 +7,12 @@ import pytest
 
 from jax_revinc import HookedTransformer, Run, TrainConfig, train
 from jax_revinc.training import draw_weights
-from parity import torch_side
+from parity import model_levels, torch_side
 from parity.__main__ import make_parser
 from parity.bridge import to_torch
 from parity.inputs import Inputs
 from parity.jax_side import JaxSide
-from parity.model_levels import check_level, check_names
+from parity.model_levels import check_level, check_names, most_sequences
 from parity.model_pair import Pair
 from revinc.command_errors import run_command
 from revinc.tasks import eval_positions
@@ -74,17 +74,17 @@ def test_names_that_one_side_lacks_are_listed(run, inputs):
     assert level.remarks[0].startswith("only in TransformerLens: ")
 
 
-def test_levels_look_at_a_sample_of_many_sequences(run):
-    ours, sequences = run.model(), TASK.sequences()
-    inputs = Inputs(np.concatenate([sequences] * 5), eval_positions(TASK))
-    pair = Pair(ours, to_torch(ours), inputs)
-    n_looked_at = {"L1": 1280, "L2": 1024, "L3": 64}
-    for name, n in n_looked_at.items():
-        level = check_level(name, pair, "float64")
-        assert level.passed, level.remarks
-        assert n in level.rows[-1 if name == "L1" else 0].shape
-        said = f"on {n:,} of 1,280 sequences, drawn at random"
-        assert (said in level.remarks) == (n < 1280)
+def test_a_level_looks_at_a_sample_of_many_sequences(pair, monkeypatch):
+    monkeypatch.setitem(model_levels.SEQUENCES, "L3", 5)
+    level = check_level("L3", pair, "float64")
+    assert level.passed, level.remarks
+    assert {row.shape[:2] for row in level.rows} == {(4, 5)}
+    assert level.remarks == ["on 5 of 18 sequences, drawn at random"]
+
+
+def test_the_forward_pass_is_compared_on_all_sequences():
+    assert [most_sequences(name, "float64") for name in ("L1", "L2", "L3")] == [np.inf, 1024, 64]
+    assert [most_sequences(name, "float32") for name in ("L1", "L2", "L3")] == [1024, 1024, 64]
 
 
 def test_a_sample_is_the_same_every_time_and_has_no_sequence_twice():

@@ -68,7 +68,7 @@ def key_of(what: str, given: Mapping[str, Any]) -> str:
     surroundings = {
         "what": what,
         "versions": installed_versions(),
-        "source": source_digest("revinc", "jax_revinc", "torch_reference", "parity"),
+        "source": source_digest("revinc", "torch_reference", "parity"),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "given": dict(given),

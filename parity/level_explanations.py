@@ -72,7 +72,8 @@ EXPLANATIONS = {
         f"The activation at each hook is edited in {len(EDITS)} ways "
         f"({', '.join(edit.name for edit in EDITS)}), and the resulting logits are compared. A "
         "hook must not only show the right numbers: the model must continue with the edited "
-        f"ones. It looks at {SEQUENCES['L3']} sequences at most, drawn at random. " + BOUNDS_IN_SHORT
+        f"ones. It looks at {SEQUENCES['L3']} sequences at most, drawn at random. "
+        + BOUNDS_IN_SHORT
     ),
     "L4": (
         "One step of the training config's optimizer on a thousand random weights, with "

@@ -21,7 +21,7 @@ PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/python -m jax_revinc train --out $(RUN) --preset reliable --snapshots every:100 --overwrite
-	$(BIN)/python -m parity check $(RUN) --levels L0 L1 L2 L3 L4
+	$(BIN)/python -m parity check $(RUN)
 	@echo
 	@echo "Open $(RUN)/report.html in a browser."
 

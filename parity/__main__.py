@@ -1,17 +1,20 @@
-"""``python -m parity check [RUN]``: compare a run's model and its training with TransformerLens."""
+"""The command ``python -m parity check``: a run's model and training, against TransformerLens."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from jax_revinc import Run
-from parity.check import ENGINES, check
+from jax_revinc import Run, TrainConfig
+from jax_revinc.compilation_cache import enable_compilation_cache
+from parity.check import ENGINES, QUICK, applicable_levels, check, quick_levels
 from parity.levels import TITLES
 from parity.page import write_page
+from parity.report import print_level
 from revinc import PRESETS, UserError
-from revinc.command_errors import add_task_of, run_command
+from revinc.command_errors import add_task_of, add_version, run_command
 from revinc.config_parser import DEFAULT_PRESET
 from revinc.flag_values import folder, path
 from revinc.interrupts import run_to_exit
@@ -35,27 +38,38 @@ def check_command(args: argparse.Namespace) -> int:
             "folder, or leave --task out"
         )
     subject = PRESETS[DEFAULT_PRESET] if args.run is None else Run.load(args.run, args.task)
+    cfg = subject.config if isinstance(subject, Run) else subject
+    levels = args.levels or (applicable_levels(cfg) if args.all else quick_levels(cfg))
     console = PlainConsole()
-
-    def follow(levels: Sequence[str]) -> Iterator[str]:
-        with console.status("comparing") as status:
-            for name in levels:
-                status.update(f"comparing: {name} {TITLES[name]}")
-                yield name
-
-    report = check(subject, args.levels, args.dtype, follow, args.engine)
-    report.print(console)
+    report = check(subject, levels, args.dtype, partial(print_level, console), args.engine)
     folder = args.out or args.run or Path()
     folder.mkdir(parents=True, exist_ok=True)
     report.save_json(folder / JSON)
+    if not args.levels and (sentence := left_out(cfg, levels)):
+        console.print(sentence, soft_wrap=True)
     verdict = "PASS" if report.passed else "FAIL"
     console.print(f"{verdict}  {report.subject}", soft_wrap=True)
     console.print(f"Page to open: {write_page(report, folder / PAGE)}", soft_wrap=True)
     return 0 if report.passed else 1
 
 
+def left_out(cfg: TrainConfig, levels: Sequence[str]) -> str:
+    """A sentence on the levels that were not checked, and why not; empty if there are none."""
+    applicable = applicable_levels(cfg)
+    slow = [name for name in applicable if name not in levels]
+    if slow:
+        return f"Not checked: {', '.join(slow)}, which take minutes; --all checks them too."
+    if impossible := [name for name in TITLES if name not in applicable]:
+        return f"Not checked: {', '.join(impossible)}; torch has nothing to compare this run with."
+    return ""
+
+
 def make_parser() -> argparse.ArgumentParser:
-    parser = PlainParser(prog="parity", description=__doc__)
+    parser = PlainParser(
+        prog="python -m parity",
+        description="Compare a run's model and its training with TransformerLens.",
+    )
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="command")
     checking = commands.add_parser(
         "check", help="compare a run's model and its training with TransformerLens"
@@ -84,11 +98,17 @@ def make_parser() -> argparse.ArgumentParser:
         default="xla",
         help="engine that computes the losses, gradients and training in JAX (default: xla)",
     )
-    checking.add_argument(
+    which = checking.add_mutually_exclusive_group()
+    which.add_argument(
+        "--all",
+        action="store_true",
+        help="all levels that can be checked for the run: minutes, the first time",
+    )
+    which.add_argument(
         "--levels",
         nargs="+",
         choices=TITLES,
-        help="levels of the check (default: all that apply to the run); "
+        help=f"levels of the check (default: {', '.join(QUICK)}); "
         + "; ".join(f"{name}: {title}" for name, title in TITLES.items()),
     )
     checking.add_argument(
@@ -101,5 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def main() -> int:
+    enable_compilation_cache()
+    return run_command(make_parser())
+
+
 if __name__ == "__main__":
-    run_to_exit(lambda: run_command(make_parser()))
+    run_to_exit(main)

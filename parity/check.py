@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,9 +19,17 @@ from parity.jax_side import JaxSide
 from parity.levels import TITLES, Level
 from parity.model_levels import check_level, check_names, places_not_finite
 from parity.model_pair import Pair
+from parity.perturbed_runs import kept_run_in_torch
 from parity.population_level import check_population, is_stored
 from parity.report import Report
-from parity.training_levels import Step, check_every_step, check_optimizer, fused_step, jax_step
+from parity.training_levels import (
+    Step,
+    check_every_step,
+    check_optimizer,
+    fused_step,
+    jax_step,
+    kept_trajectory,
+)
 from revinc.engine import Engine
 from revinc.model_config import DTYPES
 from revinc.provenance import installed_versions
@@ -29,9 +37,13 @@ from revinc.tasks import eval_positions
 from revinc.validation import require_choice
 from torch_reference.installed_transformer_lens import VERSION
 from torch_reference.optimizer import COUNTERPARTS
+from torch_reference.threads import fitting_threads, threads
 
 OF_MODELS = ("L0", "L1", "L2", "L3")
 """The levels that need two models and tokens; the others need a training config."""
+
+QUICK = (*OF_MODELS, "L4")
+"""The levels that take seconds; the others train, for minutes."""
 
 
 def compare(
@@ -69,7 +81,8 @@ def compare(
     pair = Pair(jax_model, torch_model, inputs)
     names = check_names(pair)
     if names.passed:
-        found = [level for name in levels for level in model_level(name, pair, dtypes)]
+        with threads(fitting_threads(jax_model.cfg, len(inputs.tokens))):
+            found = [level for name in levels for level in model_level(name, pair, dtypes)]
     else:
         found = [no_further(names)]
     return make_report("two models", found, {"model": jax_model.cfg.to_dict()})
@@ -99,17 +112,17 @@ def check(
     subject: Run | TrainConfig,
     levels: Sequence[str] | None = None,
     dtypes: Sequence[str] = DTYPES,
-    follow: Callable[[Sequence[str]], Iterable[str]] = iter,
+    found: Callable[[Level], object] | None = None,
     engine: str = "xla",
 ) -> Report:
     """Compare the model of a run or of a config, and its training in JAX, with TransformerLens.
 
     Args:
         subject: a finished run, or a training config.
-        levels: any of "L0" to "L7"; by default all, with L7 only if torch outcomes of the training
-            config are stored.
+        levels: any of "L0" to "L7"; by default the `QUICK` ones that can be checked for the config.
+            `applicable_levels` names all that can be.
         dtypes: precisions, for the levels that have both; L5 and L6 are in float64.
-        follow: receives the levels and yields them in turn, to show progress.
+        found: called with every result as soon as it is there.
         engine: the engine that computes the JAX side, one of `ENGINES`.
 
     Raises:
@@ -123,7 +136,7 @@ def check(
             f"{type(subject).__name__}; Run.load opens a run folder"
         )
     cfg = subject.config if isinstance(subject, Run) else subject
-    levels = applicable_levels(cfg) if levels is None else levels
+    levels = quick_levels(cfg) if levels is None else levels
     require_among("levels", levels, tuple(TITLES))
     require_among("dtypes", dtypes, DTYPES)
     require_choice("engine", engine, tuple(ENGINES))
@@ -135,17 +148,29 @@ def check(
     )
     inputs = Inputs(cfg.task.sequences(), eval_positions(cfg.task))
     case = Case(cfg, Pair(ours, to_torch(ours), inputs, parts.side), dtypes, parts)
+    results = []
+    n_examples = max(cfg.batch_size, len(inputs.tokens))
     try:
-        if places_not_finite(case.pair):  # then every level fails, also those of training
-            found = [no_further(check_names(case.pair))]
-        else:
-            found = [level for name in follow(levels) for level in LEVELS[name](case)]
+        with threads(fitting_threads(cfg.model, n_examples)):
+            for result in results_of(case, levels):
+                results.append(result)
+                if found:
+                    found(result)
     except (NotFusible, CannotBuild) as why:
         raise UserError(f"the fused engine can't run this model (use --engine xla): {why}") from why
     described = str(subject.path) if isinstance(subject, Run) else "a fresh model"
     if engine != "xla":
         described += f", by the {engine} engine"
-    return make_report(described, found, cfg.to_dict())
+    return make_report(described, results, cfg.to_dict())
+
+
+def results_of(case: Case, levels: Sequence[str]) -> Iterator[Level]:
+    """Check levels one after the other, and yield their results; only L0's if a weight is a NaN."""
+    if places_not_finite(case.pair):  # then every level fails, also those of training
+        yield no_further(check_names(case.pair))
+        return
+    for name in levels:
+        yield from LEVELS[name](case)
 
 
 class EngineParts(NamedTuple):
@@ -189,21 +214,23 @@ class Case(NamedTuple):
     parts: EngineParts
 
 
-def model_level(name: str, pair: Pair, dtypes: Sequence[str]) -> list[Level]:
-    """Check one of the parity levels L0 to L3 on two models; return a result for each precision."""
+def model_level(name: str, pair: Pair, dtypes: Sequence[str]) -> Iterator[Level]:
+    """Check one of the parity levels L0 to L3 on two models; yield a result for each precision."""
     if name == "L0":
-        return [check_names(pair)]
-    return [check_level(name, pair, dtype) for dtype in dtypes]
+        yield check_names(pair)
+        return
+    for dtype in dtypes:
+        yield check_level(name, pair, dtype)
 
 
-LEVELS: dict[str, Callable[[Case], list[Level]]] = {
+LEVELS: dict[str, Callable[[Case], Iterable[Level]]] = {
     "L0": lambda case: model_level("L0", case.pair, case.dtypes),
     "L1": lambda case: model_level("L1", case.pair, case.dtypes),
     "L2": lambda case: model_level("L2", case.pair, case.dtypes),
     "L3": lambda case: model_level("L3", case.pair, case.dtypes),
-    "L4": lambda case: [check_optimizer(case.cfg, d, case.parts.step) for d in case.dtypes],
-    "L5": lambda case: [check_every_step(case.cfg, case.parts.gradient)],
-    "L6": lambda case: [check_free_running(case.cfg, case.parts.gradient)],
+    "L4": lambda case: (check_optimizer(case.cfg, d, case.parts.step) for d in case.dtypes),
+    "L5": lambda case: [check_every_step(case.cfg, case.parts.gradient, kept_trajectory)],
+    "L6": lambda case: [check_free_running(case.cfg, case.parts.gradient, kept_run_in_torch)],
     "L7": lambda case: [check_population(case.cfg, make_engine=case.parts.engine)],
 }
 """By level, the function that checks it, in each precision that it has."""
@@ -217,6 +244,11 @@ def applicable_levels(cfg: TrainConfig) -> list[str]:
     if cfg.optimizer not in COUNTERPARTS:
         return list(OF_MODELS)
     return [name for name in TITLES if name != "L7" or is_stored(cfg)]
+
+
+def quick_levels(cfg: TrainConfig) -> list[str]:
+    """The names of the `QUICK` parity levels that can be checked for a config."""
+    return [name for name in applicable_levels(cfg) if name in QUICK]
 
 
 def make_report(subject: str, levels: list[Level], config: dict[str, Any]) -> Report:

@@ -28,7 +28,15 @@ from scipy.stats import rankdata
 
 from jax_revinc.engines.xla import Gradient
 from parity.levels import Level, share_of
-from parity.perturbed_runs import Perturbed, Runs, by_seed, run_in_jax, run_in_torch, starts
+from parity.perturbed_runs import (
+    Perturbed,
+    RunInTorch,
+    Runs,
+    by_seed,
+    run_in_jax,
+    run_in_torch,
+    starts,
+)
 from parity.training_levels import in_float64
 from revinc import TrainConfig
 from torch_reference import adapter
@@ -153,12 +161,15 @@ class Verdict:
         }
 
 
-def check_free_running(cfg: TrainConfig, gradient: Gradient | None = None) -> Level:
+def check_free_running(
+    cfg: TrainConfig, gradient: Gradient | None = None, in_torch: RunInTorch | None = None
+) -> Level:
     """Check parity level L6: JAX and torch diverge no earlier than runs with rounding noise do.
 
     Args:
         cfg: the training config.
         gradient: computes loss and gradient in JAX; XLA's by default.
+        in_torch: gives the losses of the torch runs; `run_in_torch` by default.
 
     Raises:
         Diverged: if a loss of a torch run becomes NaN or infinite.
@@ -174,7 +185,7 @@ def check_free_running(cfg: TrainConfig, gradient: Gradient | None = None) -> Le
         for perturbed in PERTURBED.values()
     )
     ours = by_seed(run_in_jax(cfg, jax_starts, gradient), PERTURBED["JAX"])
-    theirs = by_seed(run_in_torch(cfg, torch_starts, rng), PERTURBED["torch"])
+    theirs = by_seed((in_torch or run_in_torch)(cfg, torch_starts, rng), PERTURBED["torch"])
     rows = [
         find_partings(*seed_and_runs) for seed_and_runs in zip(seeds, ours, theirs, strict=True)
     ]

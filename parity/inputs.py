@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,12 @@ class Inputs:
 
     tokens: Int[np.ndarray, "batch seq"]
     predicted: tuple[int, ...]
+
+    def sample(self, n_sequences: int) -> Inputs:
+        """The same with at most `n_sequences` of the sequences, drawn at random, always the same."""
+        n = len(self.tokens)
+        drawn = np.random.default_rng(0).permutation(n)[:n_sequences]
+        return replace(self, tokens=self.tokens[np.sort(drawn)])
 
 
 def make_inputs(tokens: Any, predicted: Any = None) -> Inputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,20 @@ from jax_revinc.quick_jit import quick_jit
 from parity.inputs import EDITS, UNLIKELY_LOSSES, Inputs, Tensors, direction
 
 Params = dict[str, Array]
+
+
+class Ids(NamedTuple):
+    """The token ids that a program is given: it is compiled for their shapes, not for their values.
+
+    Attributes:
+        fed: what the model is fed.
+        targets: the tokens to be predicted.
+        unlikely: the least likely token at each of their positions.
+    """
+
+    fed: Int[Array, "batch pos"]
+    targets: Int[Array, "batch n_predicted"]
+    unlikely: Int[Array, "batch n_predicted"]
 
 
 class JaxSide:
@@ -55,13 +69,13 @@ class JaxSide:
         The losses are those of the predicted tokens, and those of the least likely ones.
         """
 
-        def forward(params: Params) -> Params:
-            logits, cache = self._model(params).run_with_cache(self._fed)
+        def forward(params: Params, ids: Ids) -> Params:
+            logits, cache = self._model(params).run_with_cache(ids.fed)
             return {
                 **cache,
                 "logits": logits,
-                "losses": self._losses(logits, self._targets),
-                UNLIKELY_LOSSES: self._losses(logits, self.unlikely),
+                "losses": self._losses(logits, ids.targets),
+                UNLIKELY_LOSSES: self._losses(logits, ids.unlikely),
             }
 
         return self._run(forward)
@@ -69,18 +83,18 @@ class JaxSide:
     def gradients(self) -> Tensors:
         """Gradients of the mean loss on the least likely tokens, by activation and parameter."""
 
-        def loss(params: Params, shifts: Params) -> Array:
+        def loss(params: Params, shifts: Params, ids: Ids) -> Array:
             def shift(name: str, activation: Array) -> Array:
                 has_shift = name in shifts and shifts[name].shape == activation.shape
                 return activation + shifts[name] if has_shift else activation
 
-            logits = self._model(params)(self._fed, tap=shift)
-            return self._losses(logits, self.unlikely).mean()
+            logits = self._model(params)(ids.fed, tap=shift)
+            return self._losses(logits, ids.unlikely).mean()
 
-        def gradients(params: Params) -> Params:
-            _, cache = self._model(params).run_with_cache(self._fed)
+        def gradients(params: Params, ids: Ids) -> Params:
+            _, cache = self._model(params).run_with_cache(ids.fed)
             zeros = {name: jnp.zeros_like(cache[name]) for name in cache if name in self._floats}
-            by_parameter, by_activation = jax.grad(loss, argnums=(0, 1))(params, zeros)
+            by_parameter, by_activation = jax.grad(loss, argnums=(0, 1))(params, zeros, ids)
             return by_activation | by_parameter
 
         return self._run(gradients)
@@ -88,7 +102,7 @@ class JaxSide:
     def interventions(self) -> Tensors:
         """The logits after each edit of an activation: [edit, batch, pos, d_vocab_out], by hook."""
 
-        def edited_logits(params: Params, hook: Array, edit: Array) -> Array:
+        def edited_logits(params: Params, ids: Ids, hook: Array, edit: Array) -> Array:
             keep, other, add = edit
 
             def tap(name: str, activation: Array) -> Array:
@@ -99,13 +113,13 @@ class JaxSide:
                 touched = (hook == self._floats.index(name)) & jnp.isfinite(activation)
                 return jnp.where(touched, edited, activation)
 
-            return self._model(params)(self._fed, tap=tap)
+            return self._model(params)(ids.fed, tap=tap)
 
-        def sweep(params: Params) -> Params:
+        def sweep(params: Params, ids: Ids) -> Params:
             edits = jnp.array([(edit.keep, edit.other, edit.add) for edit in EDITS], self.cfg.dtype)
-            by_edit = jax.vmap(edited_logits, in_axes=(None, None, 0))
+            by_edit = jax.vmap(edited_logits, in_axes=(None, None, None, 0))
             logits = jax.lax.map(
-                lambda hook: by_edit(params, hook, edits), jnp.arange(len(self._floats))
+                lambda hook: by_edit(params, ids, hook, edits), jnp.arange(len(self._floats))
             )
             return dict(zip(self._floats, logits, strict=True))
 
@@ -126,9 +140,10 @@ class JaxSide:
         predicted = np.array(self.inputs.predicted)
         return token_losses(logits[:, predicted - 1], jnp.asarray(targets))
 
-    def _run(self, function: Callable[[Params], Params]) -> Tensors:
+    def _run(self, function: Callable[[Params, Ids], Params]) -> Tensors:
         with numerics(self.cfg):
-            outputs = quick_jit(function)(self.params)
+            ids = Ids(*map(jnp.asarray, (self._fed, self._targets, self.unlikely)))
+            outputs = quick_jit(function)(self.params, ids)
         in_order = sorted(outputs, key=self._order)
         return {name: np.asarray(outputs[name]) for name in in_order}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from parity import free_running_level, population_level
 from parity.comparison import FLOAT32_FACTOR, FLOAT64_BOUND, FLOAT64_FACTOR
 from parity.inputs import EDITS
-from parity.model_levels import REALISATIONS
+from parity.model_levels import IN_FLOAT32, REALISATIONS, SEQUENCES
 from parity.outcome_comparison import POWER
 from parity.training_levels import JITTERED_BOUND, ONE_STEP_BOUND, STATES, ZERO_GRADIENT_BOUND
 
@@ -55,8 +55,8 @@ EXPLANATIONS = {
         "not compared any further."
     ),
     "L1": (
-        "Both models have the same weights and are fed the same sequences. Every activation is "
-        "compared, then the logits, then the loss of every predicted token, and the loss of the "
+        "Both models have the same weights and are fed the same sequences: all of the task, "
+        f"or in float32 {IN_FLOAT32:,} of them at most. Every activation is compared, then the logits, then the loss of every predicted token, and the loss of the "
         "least likely token at "
         "its position, which has all its digits even if the model is certain. " + BOUNDS_IN_SHORT
     ),
@@ -65,13 +65,15 @@ EXPLANATIONS = {
         "which training and attribution methods use. The loss is that of the least likely "
         "tokens, because a model that is certain of the right ones has gradients without "
         "correct digits. This level finds a formula that has "
-        "the right value at these weights and the wrong slope. " + BOUNDS_IN_SHORT
+        "the right value at these weights and the wrong slope. It looks at "
+        f"{SEQUENCES['L2']:,} sequences at most, drawn at random. " + BOUNDS_IN_SHORT
     ),
     "L3": (
         f"The activation at each hook is edited in {len(EDITS)} ways "
         f"({', '.join(edit.name for edit in EDITS)}), and the resulting logits are compared. A "
         "hook must not only show the right numbers: the model must continue with the edited "
-        "ones. " + BOUNDS_IN_SHORT
+        f"ones. It looks at {SEQUENCES['L3']} sequences at most, drawn at random. "
+        + BOUNDS_IN_SHORT
     ),
     "L4": (
         "One step of the training config's optimizer on a thousand random weights, with "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import cast
 
 import numpy as np
@@ -12,6 +13,8 @@ from parity.inputs import Tensors
 from parity.known_differences import with_known_differences
 from parity.levels import Level
 from parity.model_pair import Pair
+from parity.progress import follow
+from parity.torch_side import TorchSide
 from torch_reference import adapter
 
 REALISATIONS = 12
@@ -24,6 +27,17 @@ ours exceeds 4 times one of theirs by chance in 16% of cases, 4 times the larges
 
 UNIT_ROUNDOFF = 2.0**-24
 """The largest relative error of rounding to float32."""
+
+SEQUENCES = {"L2": 1024, "L3": 64}
+"""The most sequences that a parity level looks at; L1 in float64 looks at all.
+
+Every sequence goes through the same formulas, and L1 finds one that is wrong for a few sequences
+only. L2 asks after that for the formulas' slopes, L3 for where the model goes on from an edited
+activation, which are not a matter of single sequences.
+"""
+
+IN_FLOAT32 = 1024
+"""The most sequences in float32, where levels ask only for the precision of what float64 compares."""
 
 MEASURES = {"L1": "forward", "L2": "gradients", "L3": "interventions"}
 
@@ -76,7 +90,13 @@ def places_not_finite(pair: Pair) -> dict[str, str]:
 
 
 def check_level(name: str, pair: Pair, dtype: str) -> Level:
-    """Check parity level L1, L2 or L3 in one precision, with a diagnosis if it fails."""
+    """Check parity level L1, L2 or L3 in one precision, with a diagnosis if it fails.
+
+    Where there are many sequences, some levels look at a random sample: see `SEQUENCES`.
+    """
+    n_sequences = len(pair.inputs.tokens)
+    n_looked_at = int(min(n_sequences, most_sequences(name, dtype)))
+    pair = pair.on_sample(n_looked_at) if n_looked_at < n_sequences else pair
     mine, truth = measure(name, pair, dtype)
     errors = own_errors(name, pair, truth) if dtype == "float32" else None
     rounding = roundings(pair, truth) if (name, dtype) == ("L2", "float64") else None
@@ -84,10 +104,17 @@ def check_level(name: str, pair: Pair, dtype: str) -> Level:
         mine, truth, errors, roundings=rounding, nan_is_an_answer=name in NAN_IS_AN_ANSWER
     )
     level = Level(name, dtype, with_known_differences(name, found))
+    if n_looked_at < n_sequences:
+        level.remarks.append(f"on {n_looked_at:,} of {n_sequences:,} sequences, drawn at random")
     if level.failures:
         level.remarks.append(first_divergence(level))
         level.remarks.append(noise_or_bug(level, pair))
     return level
+
+
+def most_sequences(name: str, dtype: str) -> float:
+    """The most sequences that a parity level looks at in a precision."""
+    return min(SEQUENCES.get(name, math.inf), IN_FLOAT32 if dtype == "float32" else math.inf)
 
 
 def measure(name: str, pair: Pair, dtype: str) -> tuple[Tensors, Tensors]:
@@ -106,9 +133,8 @@ def own_errors(name: str, pair: Pair, truth: Tensors) -> dict[str, float]:
     """
     narrow, wide = (pair.torch_side(dtype) for dtype in ("float32", "float64"))
     errors = dict.fromkeys(truth, 0.0)
-    for seed in range(REALISATIONS):
-        result: Tensors = getattr(narrow.jittered(seed) if seed else narrow, MEASURES[name])()
-        exact: Tensors = getattr(wide.jittered(seed), MEASURES[name])() if seed else truth
+    for seed in follow(range(REALISATIONS), f"{name}, float32"):
+        result, exact = (measure_jittered(name, side, seed) for side in (narrow, wide))
         for tensor in truth:
             error = largest(gap(result[tensor], exact[tensor], name in NAN_IS_AN_ANSWER))
             errors[tensor] = max(errors[tensor], error)
@@ -116,6 +142,13 @@ def own_errors(name: str, pair: Pair, truth: Tensors) -> dict[str, float]:
         in_a_row = error_in_a_row(pair.inputs.tokens[:, :-1].size)
         errors[parameter] = max(errors[parameter], in_a_row * largest(truth[parameter]))
     return errors
+
+
+def measure_jittered(name: str, side: TorchSide, seed: int) -> Tensors:
+    """The tensors of a parity level in TransformerLens, from jittered weights unless `seed` is 0."""
+    with side.jittered(seed) if seed else nullcontext():
+        tensors: Tensors = getattr(side, MEASURES[name])()
+        return tensors
 
 
 def roundings(pair: Pair, truth: Tensors) -> dict[str, float]:
@@ -128,7 +161,7 @@ def roundings(pair: Pair, truth: Tensors) -> dict[str, float]:
     """
     side, params = pair.torch_side("float64"), pair.jax_side("float64").params
     changes = dict.fromkeys(truth, 0.0)
-    for seed in range(REALISATIONS):
+    for seed in follow(range(REALISATIONS), "L2, float64"):
         jittered = side.gradients(np.random.default_rng(seed))
         for name in truth:
             changes[name] = max(changes[name], largest(gap(jittered[name], truth[name])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -35,6 +35,10 @@ class Pair:
     def unlikely(self) -> Int[np.ndarray, "batch n_predicted"]:
         """The token that TransformerLens finds least likely, at every predicted position."""
         return least_likely(self.theirs, self.inputs)
+
+    def on_sample(self, n_sequences: int) -> Pair:
+        """The same models on at most `n_sequences` of the sequences: see `Inputs.sample`."""
+        return replace(self, inputs=self.inputs.sample(n_sequences))
 
     def jax_side(self, dtype: str) -> JaxSide:
         return self.our_side(self.ours, self.inputs, self.unlikely, dtype)

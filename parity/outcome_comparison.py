@@ -137,7 +137,8 @@ class TwoSampleTest:
         return "never" if math.isinf(number) else format(number, UNITS[self.unit])
 
     def _with_interval(self, number: float, low: float, high: float) -> str:
-        return f"{self._shown(number)} ({self._shown(low)}-{self._shown(high)})"
+        ends = (self._shown(end).rstrip("%") for end in (low, high))
+        return f"{self._shown(number)} ({'-'.join(ends)})"
 
 
 def compare_outcomes(torch: Outcomes, jax: Outcomes, false_alarms: float) -> list[TwoSampleTest]:

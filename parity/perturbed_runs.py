@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +13,6 @@ import torch
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int
-from rich.progress import track
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from jax_revinc import numerics
@@ -22,6 +21,8 @@ from jax_revinc.objective import Params
 from jax_revinc.optimizer import make_optimizer, optimizer_settings
 from jax_revinc.training import draw_weights
 from parity.jitter import jitter
+from parity.kept_arrays import kept
+from parity.progress import busy, follow
 from parity.training_levels import require_finite
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
@@ -49,6 +50,12 @@ class Start(NamedTuple):
     weights: StateDict
     rows: Int[np.ndarray, "steps batch"]
     jittered: bool
+
+
+RunInTorch = Callable[
+    [TrainConfig, Sequence[Start], np.random.Generator], Float[np.ndarray, "runs steps"]
+]
+"""A function like `run_in_torch`."""
 
 
 class Runs(NamedTuple):
@@ -107,7 +114,7 @@ def run_in_jax(
         _, losses = jax.lax.scan(step, state, (batches, jax.random.split(key, cfg.steps)))
         return losses
 
-    with numerics(cfg.model):
+    with numerics(cfg.model), busy("L6: JAX runs, all at once"):
         keys = jax.random.split(jax.random.key(0), len(starts))
         each = [(start.weights, sequences(cfg, start), start.jittered) for start in starts]
         stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *each)
@@ -141,7 +148,21 @@ def run_in_torch(
         require_finite(np.concatenate(losses))
         return np.concatenate(losses)
 
-    return np.stack([run(start) for start in track(starts, "running torch", transient=True)])
+    return np.stack([run(start) for start in follow(starts, "L6: torch runs")])
+
+
+def kept_run_in_torch(
+    cfg: TrainConfig, starts: Sequence[Start], rng: np.random.Generator
+) -> Float[np.ndarray, "runs steps"]:
+    """The losses of `run_in_torch`, from the user's cache folder if they are kept there."""
+    each = {
+        f"{i}/{name}": value
+        for i, start in enumerate(starts)
+        for name, value in (start._asdict() | start.weights).items()
+        if name != "weights"
+    }
+    given = {"config": cfg.to_dict(), "rng": rng.bit_generator.state, **each}
+    return kept("losses", given, lambda: {"losses": run_in_torch(cfg, starts, rng)})["losses"]
 
 
 @torch.no_grad()

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from rich.progress import track
 
 from jax_revinc import engines
 from jax_revinc.training import draw_weights
 from parity.jitter import jitter
 from parity.levels import Level, Row, share_of
 from parity.outcome_comparison import POWER, compare_outcomes, quantity_distributions
+from parity.progress import follow
 from revinc import TrainConfig, UserError
 from revinc.config import differences
 from revinc.dataset import make_dataset
@@ -130,7 +130,10 @@ def check_population(
             f"{reference} has outcomes of {len(seeds)} seeds, and parity level L7 needs at least "
             f"{FEWEST_SEEDS}; train more seeds into the file"
         )
-    reruns = [run_again(theirs, i) for i in np.linspace(0, len(seeds) - 1, RERUNS).astype(int)]
+    reruns = [
+        run_again(theirs, i)
+        for i in follow(np.linspace(0, len(seeds) - 1, RERUNS).astype(int).tolist(), "L7: torch")
+    ]
     others = range(seeds.max() + 1, seeds.max() + 1 + len(seeds))
     ours = train_population(theirs.config, others, make_engine)
     said = remarks(theirs, ours)
@@ -237,7 +240,7 @@ def train_population(
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         runs = pool.map(train_one, seeds)
-        rows = list(track(runs, "training in JAX", total=len(seeds), transient=True))
+        rows = list(follow(seeds, "L7: seeds in JAX", runs))
     return Outcomes(cfg, pd.DataFrame(rows), made_by("python -m parity check --levels L7"))
 
 
@@ -255,6 +258,6 @@ def remarks(theirs: Outcomes, ours: Outcomes) -> list[str]:
         "what moving all weights by an ulp changes",
         "seeds compared: means of losses and accuracies, medians of steps, with 95% intervals; p: "
         "that of a test whether both have one distribution (Anderson-Darling, by permutation); "
-        f"would be seen: the numbers of JAX that would fail in {POWER:.0%} of cases. If JAX is "
+        f"would be seen (on the page and on a wide terminal): the numbers of JAX that would fail in {POWER:.0%} of cases. If JAX is "
         f"right, one of the tests fails in {FALSE_ALARMS:.1%} of cases at most",
     ]

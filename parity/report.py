@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from parity.levels import Level
 from revinc.atomic_files import write_text
 from revinc.terminal import PlainConsole, styled
 
 FORMAT_VERSION = 1
+
+WIDE = 100
+"""The width in characters from which a terminal shows all columns of a table, as the page does."""
+
+FOR_WIDE = ("would be seen", "fails")
+"""The columns that only a wide terminal shows, and the page."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +71,11 @@ class Report:
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
         write_text(path, text)
 
-    def print(self, console: PlainConsole) -> None:
-        """Print the tables and the verdicts of all parity levels."""
-        for level in self.levels:
-            print_level(console, level)
-
     def __str__(self) -> str:
         console = PlainConsole(width=120, color_system=None)
         with console.capture() as captured:
-            self.print(console)
+            for level in self.levels:
+                print_level(console, level)
         return captured.get()
 
 
@@ -91,7 +94,7 @@ def print_level(console: PlainConsole, level: Level) -> None:
     """Print a parity level's table (of L0 only failed rows), its remarks and its verdict."""
     shown = level.failures if level.name == "L0" else level.rows
     if shown:
-        console.print(row_table(level, shown))
+        console.print(row_table(level, shown, console.width))
     for remark in level.remarks:
         console.print(remark, soft_wrap=True)
     verdict = styled("PASS", "bold green") if level.passed else styled("FAIL", "bold red")
@@ -99,13 +102,21 @@ def print_level(console: PlainConsole, level: Level) -> None:
     console.print(verdict, f" {level.title}, {level.dtype}: {counted}", soft_wrap=True, end="\n\n")
 
 
-def row_table(level: Level, rows: Any) -> Table:
-    """A table for the terminal, with a parity level's rows."""
-    headings = list(rows[0].cells())
-    table = Table(box=None, title=f"{level.title}, {level.dtype}", title_justify="left")
-    for i, heading in enumerate(headings):
-        table.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
+def row_table(level: Level, rows: Any, width: int) -> Table:
+    """A table of a parity level's rows for a terminal of a width in characters.
+
+    No number is broken over lines: only the names, in the first column, are.
+    """
+    first, *others = rows[0].cells()
+    shown = [name for name in others if width >= WIDE or name not in FOR_WIDE]
+    title = f"{level.title}, {level.dtype}"
+    table = Table(box=None, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table.add_column(first, overflow="fold")
+    for heading in shown:
+        lines = Text(heading.replace(", ", ",\n"))
+        table.add_column(lines, justify="right", no_wrap=True)
     for row in rows:
+        cells = row.cells()
         style = None if row.passed else "bold red"
-        table.add_row(*row.cells().values(), style=style)
+        table.add_row(cells[first], *(cells[name] for name in shown), style=style)
     return table

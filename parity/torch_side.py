@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +15,9 @@ from parity.jitter import jitter
 from revinc import HookedTransformerConfig
 from torch_reference import adapter
 from torch_reference import objective as torch_objective
+
+MOST_ROWS = 4096
+"""The most sequences that an intervention's forward pass is fed: several hooks' edits at once."""
 
 
 class TorchSide:
@@ -46,16 +49,26 @@ class TorchSide:
         self._predicted = torch.as_tensor(inputs.predicted)
         self._unlikely = torch.as_tensor(unlikely)
 
-    def jittered(self, seed: int) -> TorchSide:
-        """A copy with every parameter moved by one unit in the last place of float32, at random."""
-        other = copy.copy(self)
-        other.model = adapter.in_dtype(self.model, next(self.model.parameters()).dtype)
+    @contextmanager
+    def jittered(self, seed: int) -> Iterator[None]:
+        """Within it, every parameter is moved by one unit in the last place of float32, at random."""
         rng = np.random.default_rng(seed)
+        parameters = list(self.model.parameters())
+        before = [parameter.detach().clone() for parameter in parameters]
+        moved = [
+            torch.from_numpy(jitter(value.numpy().astype(np.float32), rng)) for value in before
+        ]
+        self._set(parameters, moved)
+        try:
+            yield
+        finally:
+            self._set(parameters, before)
+
+    @staticmethod
+    def _set(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
         with torch.no_grad():
-            for parameter in other.model.parameters():
-                value = parameter.numpy().astype(np.float32)
-                parameter.copy_(torch.from_numpy(jitter(value, rng)))
-        return other
+            for parameter, value in zip(parameters, values, strict=True):
+                parameter.copy_(value)
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of all parameters and activations, also of those that only version 4.x has."""
@@ -130,7 +143,10 @@ class TorchSide:
 
     def interventions(self) -> Tensors:
         """The logits after each edit of an activation: [edit, batch, pos, d_vocab_out], by hook."""
-        return {name: self._edited(name) for name in self._floats()}
+        names = list(self._floats())
+        n_at_once = max(1, MOST_ROWS // (len(EDITS) * len(self._tokens)))
+        parts = [names[i : i + n_at_once] for i in range(0, len(names), n_at_once)]
+        return {name: logits for part in parts for name, logits in self._edited(part).items()}
 
     def _floats(self) -> dict[str, torch.Tensor]:
         """The activations that TransformerLens 3.9 has, by hook name; without token ids."""
@@ -145,25 +161,36 @@ class TorchSide:
         with torch.no_grad():
             return self.model.run_with_cache(self._tokens[:, :-1])
 
-    def _edited(self, name: str) -> np.ndarray:
-        """The logits after each edit of one activation, from one pass over repeated tokens."""
-        batch, n_edits = len(self._tokens), len(EDITS)
+    def _edited(self, names: Sequence[str]) -> Tensors:
+        """The logits after each edit of some activations, from one pass over repeated tokens."""
+        parts = (len(names), len(EDITS), len(self._tokens))
 
-        def apply(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
-            by_edit = activation.unflatten(0, (n_edits, batch))
-            along = torch.as_tensor(direction(activation.shape[-1]), dtype=activation.dtype)
-            edited = torch.stack(
-                [
-                    edit.keep * part + edit.other * torch.roll(part, -1, 0) + edit.add * along
-                    for edit, part in zip(EDITS, by_edit, strict=True)
-                ]
-            )
-            return torch.where(by_edit.isfinite(), edited, by_edit).flatten(0, 1)
+        def edit_at(place: int) -> Callable[[torch.Tensor, Any], torch.Tensor]:
+            def apply(activation: torch.Tensor, hook: Any) -> torch.Tensor:  # noqa: ARG001
+                changed = activation.clone()
+                part = changed.unflatten(0, parts)[place]
+                part.copy_(torch.where(part.isfinite(), edited(part), part))
+                return changed
 
-        fed = self._tokens[:, :-1].repeat(n_edits, 1)
+            return apply
+
+        fed = self._tokens[:, :-1].repeat(len(names) * len(EDITS), 1)
+        hooks = [(name, edit_at(place)) for place, name in enumerate(names)]
         with torch.no_grad():
-            logits = self.model.run_with_hooks(fed, fwd_hooks=[(name, apply)])
-        return cast(np.ndarray, logits.unflatten(0, (n_edits, batch)).numpy())
+            logits = self.model.run_with_hooks(fed, fwd_hooks=hooks)
+        by_name = cast(np.ndarray, logits.unflatten(0, parts).numpy())
+        return dict(zip(names, by_name, strict=True))
+
+
+def edited(activations: torch.Tensor) -> torch.Tensor:
+    """An activation after each edit: the first axis is that of the edits."""
+    along = torch.as_tensor(direction(activations.shape[-1]), dtype=activations.dtype)
+    return torch.stack(
+        [
+            edit.keep * activation + edit.other * torch.roll(activation, -1, 0) + edit.add * along
+            for edit, activation in zip(EDITS, activations, strict=True)
+        ]
+    )
 
 
 def least_likely(model: torch.nn.Module, inputs: Inputs) -> Int[np.ndarray, "batch n_predicted"]:

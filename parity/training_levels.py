@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import torch
 from jaxtyping import Float
-from rich.progress import track
 
 from jax_revinc import numerics
 from jax_revinc.engines.fused.spec import Spec
@@ -23,9 +22,11 @@ from jax_revinc.optimizer import make_optimizer, optimizer_settings
 from jax_revinc.training import draw_weights
 from parity.comparison import Comparison, compare_tensors, gap, largest
 from parity.inputs import Tensors
+from parity.kept_arrays import kept
 from parity.known_differences import with_known_differences
 from parity.levels import Level
 from parity.model_levels import error_in_a_row
+from parity.progress import busy, follow
 from revinc import TrainConfig
 from revinc.dataset import make_dataset
 from revinc.objective import make_objective
@@ -226,7 +227,11 @@ def optimizer_state(
     return state
 
 
-def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Level:
+def check_every_step(
+    cfg: TrainConfig,
+    gradient: Gradient | None = None,
+    trajectory: Callable[[TrainConfig], Tensors] | None = None,
+) -> Level:
     """Check parity level L5: from each state of a torch run, a JAX step gives torch's next state.
 
     Everything is in float64. All steps are made in one compiled program over the stored trajectory.
@@ -234,16 +239,17 @@ def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Leve
     Args:
         cfg: the training config.
         gradient: computes loss and gradient in JAX; XLA's by default.
+        trajectory: gives the torch run of a config in float64; `torch_trajectory` by default.
 
     Raises:
         Diverged: if torch's loss becomes NaN or infinite.
     """
     cfg = in_float64(cfg)
-    trajectory = torch_trajectory(cfg)
+    walked = (trajectory or torch_trajectory)(cfg)
     data, objective = make_dataset(cfg), make_objective(cfg)
     tokens, batches = data.examples(data.rows(0, cfg.steps))
-    names = [name for name in trajectory if "/" not in name]
-    compared = [name for name in trajectory if not name.startswith(("grad/", "jitter/"))]
+    names = [name for name in walked if "/" not in name]
+    compared = [name for name in walked if not name.startswith(("grad/", "jitter/"))]
     fixed, rates = optimizer_settings(cfg)
 
     def step(inputs: tuple[dict[str, jax.Array], jax.Array, jax.Array]) -> dict[str, jax.Array]:
@@ -264,11 +270,11 @@ def check_every_step(cfg: TrainConfig, gradient: Gradient | None = None) -> Leve
         }
         return params | after
 
-    before = {name: trajectory[name][:-1] for name in compared}
-    with numerics(cfg.model):
+    before = {name: walked[name][:-1] for name in compared}
+    with numerics(cfg.model), busy("L5: the same steps in JAX"):
         inputs = (before, np.arange(cfg.steps), batches)
         mine = jax.jit(lambda inputs: jax.lax.map(step, inputs, batch_size=STEPS_AT_ONCE))(inputs)
-    comparisons = [compare_steps(name, mine, trajectory) for name in compared]
+    comparisons = [compare_steps(name, mine, walked) for name in compared]
     return Level("L5", "float64", with_known_differences("L5", comparisons))
 
 
@@ -322,7 +328,7 @@ def torch_trajectory(cfg: TrainConfig) -> Tensors:
     changes = {
         name: np.zeros_like(w) for name, w in points[0].items() if not name.startswith("grad/")
     }
-    for step in track(range(cfg.steps), "walking a torch run", transient=True):
+    for step in follow(range(cfg.steps), "L5: a torch run"):
         # A model of 4.x keeps activations, which can't be copied: there the plain bound holds.
         is_jittered = WORLD == "3.9" and step % JITTERED_EVERY == 0
         other = jitter_gradients(state, cfg, step) if is_jittered else None
@@ -339,6 +345,12 @@ def torch_trajectory(cfg: TrainConfig) -> Tensors:
                 np.maximum(change, apart, out=change)
     trajectory = {name: np.stack([point[name] for point in points]) for name in points[0]}
     return trajectory | {f"jitter/{name}": change for name, change in changes.items()}
+
+
+def kept_trajectory(cfg: TrainConfig) -> Tensors:
+    """The arrays of `torch_trajectory`, from the user's cache folder if they are kept there."""
+    given = {"config": cfg.to_dict(), "steps": sequences_of_every_step(cfg), **draw_weights(cfg)}
+    return kept("trajectory", given, lambda: torch_trajectory(cfg))
 
 
 def jitter_gradients(state: State, cfg: TrainConfig, seed: int) -> State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 from revinc.errors import UserError, sentence
@@ -88,6 +89,12 @@ def add_command(commands: Any, name: str, help: str, command: Callable[[list[str
     parser = commands.add_parser(name, help=help, add_help=False, prefix_chars="\0")
     parser.add_argument("words", nargs=argparse.REMAINDER)
     parser.set_defaults(command=lambda args: command(args.words))
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--version``, which prints the version of this package."""
+    version = f"jax-revinc {metadata.version('jax-revinc')}"
+    parser.add_argument("--version", action="version", version=version, help="print the version")
 
 
 def add_task_of(parser: argparse.ArgumentParser, what: str) -> None:

@@ -1,4 +1,4 @@
-"""``python -m torch_reference train | population``: the tutorial's program on TransformerLens."""
+"""The command ``python -m torch_reference``: the tutorial's program on TransformerLens."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import torch
 
 from revinc import PRESETS, TrainConfig, UserError
-from revinc.command_errors import add_command, run_command
+from revinc.command_errors import add_command, add_version, run_command
 from revinc.config_parser import add_run_flags, make_config_parser, parse_config, preset_or_run
 from revinc.flag_values import integer, path
 from revinc.interrupts import run_to_exit
@@ -17,8 +17,11 @@ from revinc.runs import CONFIG, Run
 from revinc.tasks import task_flag
 from revinc.terminal import PlainConsole, PlainParser
 from revinc.validation import require_int
+from torch_reference.threads import fitting_threads
 from torch_reference.train_many_seeds import train_population
 from torch_reference.training import train
+
+PROG = "python -m torch_reference"
 
 OF_INITIAL_WEIGHTS = ("seed", "init_seed", "init_mode", "initializer_range")
 """Flags of the initial weights, which exclude ``--like``."""
@@ -29,7 +32,7 @@ SOME: dict[str, int] = {"at_least": 1, "below": 2**10}
 
 def parse_train(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
     """Parse the words after ``python -m torch_reference train`` into a config and flags."""
-    parser = make_config_parser("torch_reference train")
+    parser = make_config_parser(f"{PROG} train")
     add_run_flags(parser)
     parser.add_argument(
         "--like",
@@ -41,7 +44,7 @@ def parse_train(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
         "--threads",
         type=integer,
         metavar="N",
-        help="torch's threads (one is enough for tiny models)",
+        help="torch's threads (default: one for a tiny model, else torch's own choice)",
     )
     parser.add_argument("--device", help="a torch device (default: the GPU if there is one)")
     return parse_config(parser, words, like_or_other)
@@ -49,9 +52,10 @@ def parse_train(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
 
 def train_command(words: list[str]) -> None:
     cfg, args = parse_train(words)
+    n_threads = fitting_threads(cfg.model, cfg.batch_size)
     if args.threads is not None:
-        require_int("threads", args.threads, **SOME)
-        torch.set_num_threads(args.threads)
+        n_threads = require_int("threads", args.threads, **SOME)
+    torch.set_num_threads(n_threads)
     like = Run.load(args.like) if args.like else None
     if like and (chosen := [flag for flag in OF_INITIAL_WEIGHTS if flag in args]):
         raise UserError(
@@ -95,7 +99,8 @@ def population_command(args: argparse.Namespace) -> None:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = PlainParser(prog="torch_reference", description=__doc__)
+    parser = PlainParser(prog=PROG, description="Train TransformerLens' model in torch.")
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="command")
     add_command(commands, "train", "train a model and write a run folder", train_command)
 

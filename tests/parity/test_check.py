@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import parity
 from jax_revinc import HookedTransformer, Run, TrainConfig, UserError, train
 from parity.__main__ import make_parser
 from parity.check import LEVELS
-from parity.levels import TITLES
+from parity.comparison import Comparison
+from parity.levels import TITLES, Level
 from revinc.command_errors import run_command
 from torch_reference.__main__ import make_parser as torch_parser
 from torch_reference.installed_transformer_lens import VERSION, WORLD
+from torch_reference.threads import threads
 
 of_3_9 = pytest.mark.skipif(WORLD != "3.9", reason="4.x keeps weights and hooks otherwise")
 
@@ -265,6 +268,77 @@ def test_the_command_keeps_what_it_found_in_the_run(run, capsys):
     assert "No difference found" in (run.path / "parity.html").read_text()
 
 
+@pytest.fixture
+def checked(monkeypatch):
+    """The levels that the command checks, which here compare nothing, and a function that runs it."""
+    levels = []
+
+    def level(name):
+        def check(case):
+            levels.append(name)
+            return [Level(name, "any", [Comparison("x", (), 0.0, 1.0)])]
+
+        return check
+
+    for name in TITLES:
+        monkeypatch.setitem(LEVELS, name, level(name))
+    return levels
+
+
+def test_the_command_checks_the_levels_that_take_seconds_and_says_what_it_left_out(
+    run, checked, capsys, tmp_path
+):
+    assert run_command(make_parser(), ["check", str(run.path), "--out", str(tmp_path)]) == 0
+    assert checked == ["L0", "L1", "L2", "L3", "L4"]
+    said = "Not checked: L5, L6, which take minutes; --all checks them too."
+    assert said in capsys.readouterr().out
+
+
+def test_all_is_all_that_can_be_checked(run, checked, capsys, tmp_path):
+    argv = ["check", str(run.path), "--all", "--out", str(tmp_path)]
+    assert run_command(make_parser(), argv) == 0
+    assert checked == ["L0", "L1", "L2", "L3", "L4", "L5", "L6"]
+    assert "Not checked: L7; torch has nothing to compare" in capsys.readouterr().out
+
+
+def test_levels_that_are_named_are_all_that_is_checked(run, checked, capsys, tmp_path):
+    argv = ["check", str(run.path), "--levels", "L5", "L0", "--out", str(tmp_path)]
+    assert run_command(make_parser(), argv) == 0
+    assert checked == ["L5", "L0"]
+    assert "Not checked" not in capsys.readouterr().out
+
+
+def test_a_result_is_given_before_the_next_level_begins(checked):
+    order = []
+    parity.check(CFG, ["L1", "L0"], found=lambda level: order.append((level.name, [*checked])))
+    assert order == [("L1", ["L1"]), ("L0", ["L1", "L0"])]
+
+
+def test_torch_has_its_threads_again_after_a_check(checked):
+    before = torch.get_num_threads()
+    with threads(2):
+        parity.check(CFG, ["L0"])
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("make", [make_parser, torch_parser])
+def test_the_version_is_the_packages(make, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_command(make(), ["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"jax-revinc {metadata.version('jax-revinc')}\n"
+
+
+@pytest.mark.parametrize("make", [make_parser, torch_parser])
+def test_help_is_plain_text_of_a_command_that_exists(make, capsys):
+    with pytest.raises(SystemExit):
+        run_command(make(), ["--help"])
+    said = capsys.readouterr().out
+    assert said.startswith("usage: python -m ")
+    assert "`" not in said
+
+
 def test_the_command_without_a_run_checks_a_fresh_model(tmp_path, capsys):
     argv = ["check", "--levels", "L0", "--out", str(tmp_path / "new" / "folder")]
     assert run_command(make_parser(), argv) == 0
@@ -276,7 +350,9 @@ def test_the_other_transformer_lens_is_refused_with_one_sentence(tmp_path, capsy
     other = {"3.9": "4.x", "4.x": "3.9"}[WORLD]
     argv = ["check", "--against", other, "--out", str(tmp_path)]
     assert run_command(make_parser(), argv) == 2
-    assert capsys.readouterr().err.startswith(f"parity: TransformerLens {VERSION} is installed")
+    assert capsys.readouterr().err.startswith(
+        f"python -m parity: TransformerLens {VERSION} is installed"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -352,14 +428,16 @@ def test_a_run_that_is_not_finished_gets_one_sentence(run, tmp_path, capsys):
     (tmp_path / "run" / "weights.safetensors").unlink()
     status, said = status_and_sentence(capsys, tmp_path / "run", "--levels", "L0")
     assert status == 2
-    assert said.startswith("parity: ")
+    assert said.startswith("python -m parity: ")
 
 
-@pytest.mark.parametrize("flags", [["--levels", "L9"], ["--levels"], ["--dtype", "float16"]])
+@pytest.mark.parametrize(
+    "flags", [["--levels", "L9"], ["--levels"], ["--dtype", "float16"], ["--all", "--levels", "L0"]]
+)
 def test_bad_flags_get_one_sentence(run, capsys, flags):
     status, said = status_and_sentence(capsys, run.path, *flags)
     assert status == 2
-    assert said.startswith("parity check: error: ")
+    assert said.startswith("python -m parity check: error: ")
 
 
 def test_a_folder_that_is_no_run_gets_one_sentence(tmp_path, capsys):
@@ -367,7 +445,7 @@ def test_a_folder_that_is_no_run_gets_one_sentence(tmp_path, capsys):
     for folder in (tmp_path, tmp_path / "config.json", tmp_path / "none"):
         status, said = status_and_sentence(capsys, folder)
         assert status == 2
-        assert said.startswith("parity: ")
+        assert said.startswith("python -m parity: ")
 
 
 def test_every_level_has_a_title_and_a_function():

@@ -7,11 +7,12 @@ import pytest
 
 from jax_revinc import HookedTransformer, Run, TrainConfig, train
 from jax_revinc.training import draw_weights
+from parity import model_levels, torch_side
 from parity.__main__ import make_parser
 from parity.bridge import to_torch
 from parity.inputs import Inputs
 from parity.jax_side import JaxSide
-from parity.model_levels import check_level, check_names
+from parity.model_levels import check_level, check_names, most_sequences
 from parity.model_pair import Pair
 from revinc.command_errors import run_command
 from revinc.tasks import eval_positions
@@ -71,6 +72,50 @@ def test_names_that_one_side_lacks_are_listed(run, inputs):
     assert "blocks.0.mlp.W_in" in level.remarks[0]
     assert "blocks.1.hook_resid_mid" in level.remarks[0]
     assert level.remarks[0].startswith("only in TransformerLens: ")
+
+
+def test_a_level_looks_at_a_sample_of_many_sequences(pair, monkeypatch):
+    monkeypatch.setitem(model_levels.SEQUENCES, "L3", 5)
+    level = check_level("L3", pair, "float64")
+    assert level.passed, level.remarks
+    assert {row.shape[:2] for row in level.rows} == {(4, 5)}
+    assert level.remarks == ["on 5 of 18 sequences, drawn at random"]
+
+
+def test_the_forward_pass_is_compared_on_all_sequences():
+    assert [most_sequences(name, "float64") for name in ("L1", "L2", "L3")] == [np.inf, 1024, 64]
+    assert [most_sequences(name, "float32") for name in ("L1", "L2", "L3")] == [1024, 1024, 64]
+
+
+def test_a_sample_is_the_same_every_time_and_has_no_sequence_twice():
+    inputs = Inputs(TASK.sequences(), eval_positions(TASK))
+    drawn = inputs.sample(64).tokens
+    assert len(np.unique(drawn, axis=0)) == 64
+    assert (drawn == inputs.sample(64).tokens).all()
+    for column, of_all in zip(drawn.T, inputs.tokens.T, strict=True):
+        np.testing.assert_array_equal(np.unique(column), np.unique(of_all))
+    assert (inputs.sample(1000).tokens == inputs.tokens).all()
+
+
+def test_edits_of_several_hooks_in_one_pass_are_those_of_one_each(pair, monkeypatch):
+    side = pair.torch_side("float64")
+    together = side.interventions()
+    monkeypatch.setattr(torch_side, "MOST_ROWS", 1)
+    alone = side.interventions()
+    assert together.keys() == alone.keys()
+    for name, logits in alone.items():
+        np.testing.assert_allclose(together[name], logits, rtol=0, atol=1e-13, err_msg=name)
+
+
+def test_jitter_moves_every_weight_and_is_undone(pair):
+    side = pair.torch_side("float32")
+    before = {name: weight.copy() for name, weight in side.weights().items()}
+    with side.jittered(1):
+        for name, weight in side.weights().items():
+            assert (weight != before[name]).all(), name
+            np.testing.assert_allclose(weight, before[name], rtol=3e-7, atol=1e-44)
+    for name, weight in side.weights().items():
+        np.testing.assert_array_equal(weight, before[name])
 
 
 def test_float64_agrees_far_below_its_bound(pair):

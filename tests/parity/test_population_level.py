@@ -174,7 +174,9 @@ def test_a_damaged_stored_reference_gets_one_sentence(tmp_path, monkeypatch, cap
     monkeypatch.setattr(population_level, "STORED", damaged)
     assert run_command(make_parser(), ["check", "--out", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"parity: {damaged} holds no training outcomes that can be read: ")
+    assert said.startswith(
+        f"python -m parity: {damaged} holds no training outcomes that can be read: "
+    )
     assert said.count("\n") == 1
 
 

@@ -117,7 +117,7 @@ def test_a_run_that_diverges_ends_the_others(tmp_path):
 def refusal(capsys):
     """What was said on stderr, once it is sure that it is one sentence of the program's."""
     said = capsys.readouterr().err
-    assert said.startswith("torch_reference: ")
+    assert said.startswith("python -m torch_reference: ")
     assert said.count("\n") == 1
     return said
 
@@ -205,4 +205,4 @@ def test_what_stops_it_leaves_the_seeds_that_ended(running, tmp_path, number):
     assert len(seeds) > 0
     if number == signal.SIGINT:
         assert running.returncode == 130
-        assert said == "torch_reference: interrupted\n"
+        assert said == "python -m torch_reference: interrupted\n"

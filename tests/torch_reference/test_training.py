@@ -63,7 +63,7 @@ def test_an_unusable_device_gets_one_sentence(tmp_path, capsys):
     argv = ["train", "--out", str(tmp_path / "run"), "--device", "abacus"]
     assert run_command(make_parser(), argv) == 2
     error = capsys.readouterr().err
-    assert error.startswith("torch_reference: device 'abacus' can't be used")
+    assert error.startswith("python -m torch_reference: device 'abacus' can't be used")
     assert error.count("\n") == 1
 
 

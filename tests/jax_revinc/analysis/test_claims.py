@@ -58,8 +58,7 @@ def test_sentences_say_it(hand_built, tutorial):
         "Most of a head's attention is on it in L0H0 100%.",
         "The answers are made by 0_mlp_out 113% (other components work against it).",
         "Needed, with the accuracy that is left without it: L0H0 19%, 0_mlp_out 0%.",
-        "Enough on its own, with the share of answers that it restores: "
-        "L0H0 100%, 0_mlp_out 100%.",
+        "Enough on its own, with the share of answers that it restores: L0H0 100%, 0_mlp_out 100%.",
     ]
 
 

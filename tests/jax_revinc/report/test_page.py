@@ -503,7 +503,10 @@ def test_a_sequence_that_is_not_there_is_said_so(opened):
     for typed in ("9 9 9 9", "0", "<b>"):
         tab.locator(".chooser input").fill(typed)
         tab.keyboard.press("Enter")
-        assert tab.locator(".chooser output").text_content() == "no such sequence here"
+        assert (
+            tab.locator(".chooser output").text_content()
+            == "no such sequence here; type one like 3 0 2 0"
+        )
         assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "0"
         tab.get_by_role("button", name="← previous").click()
         tab.get_by_role("button", name="next →").click()

@@ -17,6 +17,7 @@ COMMANDS = {
     "inspect": "print attention patterns, MLP outputs and weights, and tables of what was learned",
     "population": "train a population of models into a folder",
     "atlas": "write the page and the tables of a population",
+    "export": "take a model out of a population, as a run folder",
     "report": "write the page of a run again",
     "build": "build the fused engine's programs ahead of a training",
 }

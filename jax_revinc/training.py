@@ -81,8 +81,20 @@ def train(
 
 
 def begun_by(request: RunRequest) -> str | None:
-    """The name of the engine that trained the run so far, if it is resumed; None for a new run."""
-    return runs.Run.load(request.out).engine["name"] if request.resumes else None
+    """The name of the engine that trained the run so far, if it is resumed; None for a new run.
+
+    Raises:
+        UserError: if the run was taken from a population.
+    """
+    if not request.resumes:
+        return None
+    run = runs.Run.load(request.out, type(request.cfg.task))
+    if run.is_exported:
+        raise UserError(
+            f"{run.path} was taken from a population and can't be resumed; train a new run in "
+            "another folder"
+        )
+    return run.engine["name"]
 
 
 def draw_weights(cfg: TrainConfig) -> StateDict:

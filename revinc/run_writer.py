@@ -145,14 +145,14 @@ class RunWriter:
         return checkpoint
 
     def finish(self, weights: StateDict, history: History) -> None:
-        """Write the metrics, then the final weights, whose presence marks the run as finished."""
-        self._write(
-            {
-                runs.METRICS: numbers_as_bytes(history.metric_columns),
-                runs.LOSSES: numbers_as_bytes(history.loss_columns),
-                runs.WEIGHTS: to_safetensors(weights),
-            }
-        )
+        """Write the metrics, then the final weights, whose presence marks the run as finished.
+
+        The losses of batches are written if the history has any.
+        """
+        contents = {runs.METRICS: numbers_as_bytes(history.metric_columns)}
+        if history.losses:
+            contents[runs.LOSSES] = numbers_as_bytes(history.loss_columns)
+        self._write({**contents, runs.WEIGHTS: to_safetensors(weights)})
         (self.path / runs.CHECKPOINT).unlink(missing_ok=True)
 
     def _write(self, contents: Mapping[str, bytes]) -> None:

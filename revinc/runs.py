@@ -34,6 +34,9 @@ REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
+POPULATION = "population"
+"""The key in an engine's record that names the population from which a run was taken."""
+
 MOST_DIGITS = 19
 """A step has fewer digits than this."""
 
@@ -110,9 +113,22 @@ class Run:
         """A table with one row per evaluation: the step, and loss and accuracy on both splits."""
         return self._read_table(METRICS, evaluation_steps(self.config), MEASURED)
 
+    @property
+    def is_exported(self) -> bool:
+        """Whether the run was taken from a population, which keeps no losses of batches."""
+        return POPULATION in self.engine
+
     @cached_property
     def losses(self) -> pd.DataFrame:
-        """A table with one row per update: the step before it, and the loss of its batch."""
+        """A table with one row per update: the step before it, and the loss of its batch.
+
+        Raises:
+            UserError: if the run was taken from a population, or a file is missing or damaged.
+        """
+        if self.is_exported:
+            raise UserError(
+                f"{self.path} was taken from a population, which keeps no losses of batches"
+            )
         return self._read_table(LOSSES, range(self.config.steps), ["loss"])
 
     @property

@@ -40,7 +40,7 @@ def loss(run: Run) -> go.Figure:
     Args:
         run: a run with metrics, finished or not.
     """
-    return loss_figure(run.metrics, run.losses)
+    return loss_figure(run.metrics, None if run.is_exported else run.losses)
 
 
 def accuracy(run: Run) -> go.Figure:
@@ -76,8 +76,10 @@ def reading(run: Run) -> go.Figure:
     return reading_figure(steps, shares)
 
 
-def loss_figure(metrics: pd.DataFrame, losses: pd.DataFrame) -> go.Figure:
-    """The figure of a run's loss, from its tables of metrics and of batch losses."""
+def loss_figure(metrics: pd.DataFrame, losses: pd.DataFrame | None = None) -> go.Figure:
+    """The figure of a run's loss, from its tables of metrics and, if any, of batch losses."""
+    if losses is None:
+        return split_curves(metrics, "loss")
     every = -(-len(losses) // MOST_BATCH_LOSSES)
     batches = losses.iloc[::every]
     of_batches = {
@@ -99,10 +101,16 @@ def split_curves(metrics: pd.DataFrame, quantity: str, *more: dict[str, Any]) ->
         quantity: "loss" or "accuracy".
         more: further traces.
     """
-    curves = {split: metrics[f"{split}_{quantity}"].round(6) for split in ("train", "holdout")}
+    curves = {split: short(metrics[f"{split}_{quantity}"]) for split in ("train", "holdout")}
     traces = lines(metrics["step"].tolist(), curves, hover="%{y:.4~g}")
     title, yaxis = quantity.capitalize(), QUANTITIES[quantity]
     return figure(*traces, *more, title=title, yaxis=yaxis, **CURVES)
+
+
+def short(numbers: pd.Series) -> list[float | None]:
+    """Numbers with four digits, to keep JSON short; a loss of 0 has no place on a log axis."""
+    is_loss = str(numbers.name).endswith("loss")
+    return [None if is_loss and x == 0 else float(f"{x:.4g}") for x in numbers]
 
 
 def reading_figure(
@@ -121,7 +129,7 @@ def lines(steps: list[int], curves: Mapping[str, Any], hover: str) -> list[dict[
         {
             "type": "scatter",
             "x": steps,
-            "y": curve.tolist(),
+            "y": list(curve),
             "name": name,
             "mode": "lines",
             "line": {"width": 2.2},

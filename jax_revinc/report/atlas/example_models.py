@@ -10,7 +10,7 @@ from jax_revinc.analysis.increment import component_labels
 from jax_revinc.analysis.snapshots import mean_patterns
 from jax_revinc.plots import scatterplot
 from jax_revinc.population import Population
-from jax_revinc.report.atlas.training_commands import train_command
+from jax_revinc.report.atlas.training_commands import export_command, train_command
 from jax_revinc.report.descriptions import percent
 from jax_revinc.report.render_html import Gallery, Picture
 from jax_revinc.report.run_figures import pattern_pictures
@@ -125,6 +125,7 @@ def model_details(
                 "Seeds": ", ".join(f"{name.removesuffix('_seed')} {model[name]}" for name in SEEDS),
             },
             "claims": claims_of(model.to_dict(), cfg, task).sentences(cfg) if with_claims else [],
+            "export_command": export_command(population, int(str(number))),
             "command": train_command(
                 population.run_config(int(str(number))), f"runs/model-{number}"
             ),

@@ -13,6 +13,7 @@ from revinc.config import SEEDS
 from revinc.config_flags import as_flags, changed_fields
 from revinc.config_parser import DEFAULT_PRESET
 from revinc.sweep import IDENTITY, SWEPT, sweep
+from revinc.tasks import task_flag
 
 
 def train_command(cfg: TrainConfig, out: str) -> str:
@@ -21,6 +22,12 @@ def train_command(cfg: TrainConfig, out: str) -> str:
     return shlex.join(
         ["jax-revinc", "train", "--out", out, *as_flags({**changed_fields(cfg, IDENTITY), **own})]
     )
+
+
+def export_command(population: Population, model: int) -> str:
+    """The command line that takes one model out of a population as a run folder."""
+    words = ["jax-revinc", "export", str(population.path), "--model", str(model)]
+    return shlex.join([*words, "--out", f"runs/model-{model}"]) + task_flag(population.config.task)
 
 
 def population_command(population: Population) -> str:

@@ -1,4 +1,4 @@
-# make demo       train a model that solves the task, check it against TransformerLens, write its page
+# make demo       train 512 models, draw their atlas, take out the best, check it against TransformerLens
 # make test       run the tests, except the slow ones: minutes
 # make test-full  run all tests
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
@@ -11,6 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/demo
+STORE ?= populations/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
 OLDEST := 3.11.0
@@ -20,10 +21,14 @@ PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 .PHONY: demo help test test-slow test-full test-tl4 lint format docs pins release clean
 
 demo: $(VENV)/reference.stamp
-	$(BIN)/python -m jax_revinc train --out $(RUN) --preset reliable --snapshots every:100 --overwrite
+	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
+	$(BIN)/jax-revinc atlas $(STORE)
+	$(BIN)/jax-revinc export $(STORE) --best --out $(RUN) --overwrite
+	$(BIN)/jax-revinc report $(RUN)
 	$(BIN)/python -m parity check $(RUN)
 	@echo
-	@echo "Open $(RUN)/report.html in a browser."
+	@echo "Open in a browser: $(STORE)/atlas.html, what 512 models learned,"
+	@echo "and $(RUN)/report.html, how the best of them works."
 
 help:
 	@sed -n 's/^# \(make \)/\1/p' Makefile
@@ -73,12 +78,12 @@ $(VENV)/bin/python $(VENV4)/bin/python:
 
 $(VENV)/%.stamp: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "Installing ($*); the first time takes a few minutes."
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
+	$(BIN)/python .ci/install.py constraints.txt $*
 	@touch $@
 
 # The same versions of everything except TransformerLens.
 $(VENV4)/%.stamp: $(VENV4)/bin/python pyproject.toml constraints.txt
 	@echo "Installing TransformerLens $(TL4) beside ($*); the first time takes a few minutes."
 	sed 's/^transformer-lens==.*/transformer-lens==$(TL4)/' constraints.txt > $(VENV4)/constraints.txt
-	$(VENV4)/bin/python -m pip install --quiet --constraint $(VENV4)/constraints.txt --editable '.[$*]'
+	$(VENV4)/bin/python .ci/install.py $(VENV4)/constraints.txt $*
 	@touch $@

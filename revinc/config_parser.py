@@ -87,11 +87,21 @@ def parse_config(
     return changed_config(start, given), flags
 
 
+def add_verbose_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag ``--verbose`` to a command that prints a training config."""
+    parser.add_argument(
+        "--verbose",
+        action="store_true",
+        help="print every field of the config, and a table of the parameters of a run",
+    )
+
+
 def add_run_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of a command that trains one run: its folder, seed, snapshots and trackers."""
     parser.add_argument("--out", type=path, required=True, metavar="RUN", help="the run folder")
     parser.add_argument("--resume", action="store_true", help="go on with the run in RUN")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+    add_verbose_flag(parser)
     parser.add_argument(
         "--seed", type=integer, default=argparse.SUPPRESS, help="sets init, data and split seed"
     )

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
+from revinc.config_summary import full_summary, short_summary
 from revinc.engine import Engine
 from revinc.model_config import HookedTransformerConfig
 from revinc.number_format import percent, percentage
@@ -33,17 +34,20 @@ class Reporter:
     Args:
         console: where to print; by default stdout.
         quiet: print nothing.
+        verbose: print the whole config and a table of the parameters.
     """
 
-    def __init__(self, console: PlainConsole | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, console: PlainConsole | None = None, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.console = console or PlainConsole(quiet=quiet)
+        self._verbose = verbose
         self._progress = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TaskProgressColumn(show_speed=False),
             TextColumn("{task.fields[speed]}", markup=False),
-            TextColumn("{task.fields[measured]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -60,13 +64,12 @@ class Reporter:
         return self.console.status(sentence)
 
     def header(self, cfg: TrainConfig, engine: Engine) -> None:
-        """Print the device, the training config and the table of the model's parameters."""
-        sections = cfg.to_dict()
+        """Print the device, what the config changes in a preset, and the model's size."""
         self.console.print(styled("device"), f" {engine.device} (engine {engine.identity['name']})")
-        for section, fields in sections.items():
-            described = ", ".join(f"{name}={value}" for name, value in fields.items())
-            self.console.print(styled(f"{section:6}"), f" {described}")
-        self.console.print(parameter_table(cfg.model))
+        for title, described in (full_summary if self._verbose else short_summary)(cfg).items():
+            self.console.print(styled(f"{title:6}"), f" {described}")
+        if self._verbose:
+            self.console.print(parameter_table(cfg.model))
 
     @contextmanager
     def training(self, cfg: TrainConfig, begin: Checkpoint) -> Iterator[None]:
@@ -74,7 +77,7 @@ class Reporter:
         if begin.step:
             self.say(f"resuming at step {begin.step}")
         self._task = self._progress.add_task(
-            "compiling", total=cfg.steps, completed=begin.step, speed="", measured=""
+            "compiling", total=cfg.steps, completed=begin.step, speed=""
         )
         with self._progress:
             yield
@@ -98,11 +101,6 @@ class Reporter:
                 f"Step {checkpoint.step:4d} | Loss: {last['train_loss']:.4f} | "
                 f"Train Acc: {percentage(train):>6} | Holdout Acc: {percentage(holdout):>6}"
             )
-            measured = (
-                f"loss {last['train_loss']:.4f}  train {percentage(train, 1)}  "
-                f"holdout {percentage(holdout, 1)}"
-            )
-            self._progress.update(self._task, measured=measured)
 
     def finished(self, run: Run) -> None:
         """Print the final accuracy over both splits, and whether the task is solved."""
@@ -112,8 +110,18 @@ class Reporter:
         accuracy = share * last.train_accuracy + (1 - share) * last.holdout_accuracy
         which = "both splits" if cfg.task.is_drawn else f"all {len(cfg.task.sequences())} sequences"
         self.say(f"Accuracy on {which} after {cfg.steps} steps: {percentage(accuracy)}")
-        verdict = "solved" if last.holdout_accuracy >= cfg.task.solved else "not solved"
-        self.say(f"The task is {verdict}: that takes {percent(cfg.task.solved)} of the holdout")
+        right, needed = percentage(last.holdout_accuracy), percent(cfg.task.solved)
+        if last.holdout_accuracy >= cfg.task.solved:
+            self.say(f"Solved: {right} of the holdout is right.")
+            return
+        self.say(f"Not solved: {right} of the holdout is right, {needed} is needed.")
+        best = run.metrics.iloc[int(run.metrics["holdout_accuracy"].to_numpy().argmax())]
+        if best.holdout_accuracy > last.holdout_accuracy:
+            self.say(
+                f"It was better before: {percentage(best.holdout_accuracy)} at step "
+                f"{int(best.step):,}. A run at a constant learning rate can lose what it has "
+                "learned; a schedule that ends low keeps it (--lr-schedule cosine)."
+            )
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

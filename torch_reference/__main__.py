@@ -61,7 +61,7 @@ def train_command(words: list[str]) -> None:
         raise UserError(
             f"--like sets the initial weights; leave out the flags for {', '.join(chosen)}"
         )
-    reporter = Reporter()
+    reporter = Reporter(verbose=args.verbose)
     run = train(
         cfg,
         args.out,

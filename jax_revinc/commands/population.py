@@ -18,7 +18,7 @@ from jax_revinc.population.success_rate import success_table
 from jax_revinc.population.training import train_population
 from revinc import TrainConfig, UserError
 from revinc.config import SEEDS
-from revinc.config_parser import make_config_parser, parse_config, preset
+from revinc.config_parser import add_verbose_flag, make_config_parser, parse_config, preset
 from revinc.field_flags import READERS, Parser
 from revinc.flag_values import address, integer, path
 from revinc.sweep import IDENTITY, MOST_MODELS, kind_of, number_of, sweep
@@ -45,7 +45,7 @@ def run_command(words: list[str]) -> None:
     use_cpu_devices(args.devices)
     place = (args.coordinator, args.processes, args.process)
     distributed = args.distributed or any(part is not None for part in place)
-    progress = Progress()
+    progress = Progress(verbose=args.verbose)
     with join_job(*place) if distributed else nullcontext():
         population = train_population(
             cfg,
@@ -147,6 +147,7 @@ def add_population_flags(parser: argparse.ArgumentParser) -> None:
         help="N models for every combination of swept values, with seeds 0 to N - 1; or A:B for "
         "seeds A to B - 1. Seeds with a flag of their own (--data-seed 0) are crossed with these",
     )
+    add_verbose_flag(parser)
     how = parser.add_argument_group("execution")
     add_engine_flag(how)
     how.add_argument(

@@ -22,6 +22,6 @@ def run_command(words: list[str]) -> None:
     args = parse(words)
     run, console = Run.load(args.run, args.task), PlainConsole()
     require_room_to_look_into(run.config)
-    with console.status("Looking into the model ..."):
+    with console.status("Writing the page ..."):
         page = write_report(run)
     console.print(f"Page to open: {page}", soft_wrap=True)

@@ -23,7 +23,7 @@ def parse(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
 def run_command(words: list[str]) -> None:
     cfg, args = parse(words)
     require_room_to_look_into(cfg)
-    reporter = Reporter()
+    reporter = Reporter(verbose=args.verbose)
     run = train(
         cfg,
         args.out,
@@ -34,7 +34,8 @@ def run_command(words: list[str]) -> None:
         log=args.log,
     )
     reporter.finished(run)
-    reporter.say("Looking into the model for its page ...")
-    from jax_revinc.report.page import write_report  # after the weights are on disk: it takes long
+    with reporter.busy("Writing the page ..."):
+        from jax_revinc.report.page import write_report  # once the weights are on disk: it is slow
 
-    reporter.say(f"Page to open: {write_report(run)}")
+        page = write_report(run)
+    reporter.say(f"Page to open: {page}")

@@ -13,6 +13,7 @@ import rich.progress
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.population.store import Store
 from jax_revinc.population.success_rate import rate_text
+from revinc.config_summary import count, full_summary, short_summary
 from revinc.number_format import percent
 from revinc.terminal import PlainConsole, styled
 
@@ -23,10 +24,14 @@ class Progress:
     Args:
         console: where it prints; by default the standard output.
         quiet: print nothing.
+        verbose: print the whole config.
     """
 
-    def __init__(self, console: PlainConsole | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, console: PlainConsole | None = None, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.console = console or PlainConsole(quiet=quiet)
+        self._verbose = verbose
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", style="bold", markup=False),
             rich.progress.BarColumn(),
@@ -61,10 +66,11 @@ class Progress:
         self.console.print(
             styled("devices"), f" {n_devices} x {device}, {store.width} models each{of}"
         )
-        for section, fields in store.config.to_dict().items():
-            described = ", ".join(f"{name}={value}" for name, value in fields.items())
-            self.console.print(styled(f"{section:7}"), f" {described}")
-        self.console.print(styled("models "), f" {len(store.models):,} in {store.n_shards} shards")
+        summary = (full_summary if self._verbose else short_summary)(store.config)
+        for title, described in summary.items():
+            self.console.print(styled(f"{title:7}"), f" {described}")
+        shards = count(store.n_shards, "shard")
+        self.console.print(styled("models "), f" {len(store.models):,} in {shards}")
 
     @contextmanager
     def training(

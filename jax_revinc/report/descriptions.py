@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jax_revinc.training import Run
-from revinc import HookedTransformerConfig
+from revinc.config_summary import model_size
 from revinc.number_format import percentage
 from revinc.weights import parameter_count
 
@@ -27,18 +27,6 @@ def run_facts(run: Run) -> dict[str, str]:
         "Seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
         "Engine": ", ".join(v if k == "name" else f"{k} {v}" for k, v in run.engine.items()),
     }
-
-
-def model_size(cfg: HookedTransformerConfig) -> str:
-    """A line with the sizes of a model: layers, heads, d_model, d_mlp."""
-    mlp = "no MLPs" if cfg.attn_only else f"d_mlp {cfg.d_mlp}"
-    heads = f"{count(cfg.n_heads, 'head')} each"
-    return f"{count(cfg.n_layers, 'layer')}, {heads}, d_model {cfg.d_model}, {mlp}"
-
-
-def count(number: int, noun: str) -> str:
-    """A number and its noun, such as "1 head" or "2 heads"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def percent(share: float) -> str:

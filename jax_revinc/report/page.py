@@ -10,13 +10,14 @@ from typing import Any
 from jax_revinc.analysis.claims import Claims
 from jax_revinc.analysis.snapshots import shown_steps
 from jax_revinc.report import run_figures
-from jax_revinc.report.descriptions import count, percent, run_facts
+from jax_revinc.report.descriptions import percent, run_facts
 from jax_revinc.report.model_behaviour import View, mean_view, sample_views
 from jax_revinc.report.model_findings import find
 from jax_revinc.report.render_html import render
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig, Task
 from revinc.atomic_files import write_text
+from revinc.config_summary import count
 from revinc.runs import REPORT
 from revinc.tasks import eval_positions
 from revinc.token_labels import which_sequences

@@ -16,7 +16,6 @@ from jax_revinc.population import Population
 from jax_revinc.population.store import ATLAS, CONFIG
 from jax_revinc.report.atlas import example_models, sentences
 from jax_revinc.report.atlas.training_commands import population_command
-from jax_revinc.report.descriptions import count, model_size
 from jax_revinc.report.render_html import Gallery, Picture, make_gallery, render
 from jax_revinc.survey.atlas_tables import (
     claims_table,
@@ -31,6 +30,7 @@ from jax_revinc.survey.outcomes import DIVERGES, OUTCOME, Masks, field_words, po
 from jax_revinc.survey.rate_intervals import Rate, mean_text, rate_of, unbroken
 from jax_revinc.survey.seed_variance import seeds_table
 from revinc.atomic_files import write_text
+from revinc.config_summary import count, model_size
 from revinc.folders import make_own_folder
 from revinc.json_records import read_record
 from revinc.number_format import percent, percentage

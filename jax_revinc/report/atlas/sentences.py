@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from jax_revinc.population.shards import DIVERGED
-from jax_revinc.report.descriptions import count
 from jax_revinc.survey.atlas_tables import ANY, BOTH, NO_COMPONENT, WHOLE
 from jax_revinc.survey.outcomes import point_name
 from jax_revinc.survey.rate_intervals import FEWEST, Rate, mean_text, rate_of
+from revinc.config_summary import count
 from revinc.number_format import percent
 
 VERDICTS = {

@@ -14,7 +14,7 @@ from jax_revinc.analysis.effects import (
 )
 
 TASK = ReverseIncrement()
-WRITERS = ["embed", "pos_embed", "L0H0", "L0 MLP"]
+WRITERS = ["embed", "pos_embed", "L0H0", "0_mlp_out"]
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def test_what_is_written_to_the_logits_adds_up_to_all(lost):
 
 
 def test_there_are_paths_onwards_only(lost):
-    assert lost.loc[["L0H0", "L0 MLP"], "L0H0 v"].isna().all()
-    assert lost.loc["L0H0", ["L0 MLP", "logits"]].notna().all()
-    assert np.isnan(lost.loc["L0 MLP", "L0 MLP"])
+    assert lost.loc[["L0H0", "0_mlp_out"], "L0H0 v"].isna().all()
+    assert lost.loc["L0H0", ["0_mlp_in", "logits"]].notna().all()
+    assert np.isnan(lost.loc["0_mlp_out", "0_mlp_in"])
 
 
 def test_a_heads_positions_together_bring_back_what_its_path_loses(ov, lost):

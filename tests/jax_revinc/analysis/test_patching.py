@@ -127,7 +127,7 @@ def test_in_a_model_without_norm_the_edges_into_the_logits_add_up(models, pair):
     into_logits = np.asarray(found.effects)[:, -1]
     assert into_logits[whole].sum() == pytest.approx(float(corrupted) - float(clean))
     heads = [i for i, sender in enumerate(senders(LINEAR)) if sender.hook == "blocks.1.attn.hook_z"]
-    layer = [sender.name for sender in senders(LINEAR)].index("L1 attn")
+    layer = [sender.name for sender in senders(LINEAR)].index("1_attn_out")
     np.testing.assert_allclose(into_logits[heads].sum(), into_logits[layer], atol=1e-12)
 
 
@@ -161,10 +161,10 @@ def test_edges_lead_onwards_only(models, pair):
     # Positions are the same in both runs.
     np.testing.assert_allclose(np.asarray(found.effects)[~differs], 0, atol=1e-12)
     by_name = {(s.name, r.name) for s in senders(CFG) for r in receivers(CFG) if is_edge(CFG, s, r)}
-    assert ("L0H1", "L0 MLP") in by_name
-    assert ("L0 MLP", "L1H0 v") in by_name
-    assert ("L1 MLP", "logits") in by_name
-    assert ("L1 MLP", "L1 MLP") not in by_name
+    assert ("L0H1", "0_mlp_in") in by_name
+    assert ("0_mlp_out", "L1H0 v") in by_name
+    assert ("1_mlp_out", "logits") in by_name
+    assert ("1_mlp_out", "1_mlp_in") not in by_name
     assert ("L0H0", "L0H1 k") not in by_name
     table = path_table(CFG, found)
     assert {(row.sender, row.receiver) for row in table.itertuples()} == by_name

@@ -732,7 +732,10 @@ def test_a_click_on_a_point_opens_its_model(opened, pictures):
     numbers = [float(text) for text in written(tab, "pattern-0-0") if text]
     np.testing.assert_allclose(sorted(numbers), sorted(shown[~np.isnan(shown)]), atol=0.0051)
     assert tab.locator("article:visible").count() == 1
-    assert f"runs/model-{name.split()[1]} " in tab.locator("article:visible code").text_content()
+    number = name.split()[1]
+    export, train = tab.locator("article:visible code").all_text_contents()
+    assert f"--model {number} " in export
+    assert f"runs/model-{number} " in train
     assert not [event for event in events if event.startswith("error")]
 
 

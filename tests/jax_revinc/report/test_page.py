@@ -37,6 +37,8 @@ from revinc.dataset import make_dataset
 from revinc.runs import WEIGHTS
 
 ROUNDING = {"rtol": 0, "atol": 0.51 * 10**-DECIMALS}
+FOUR_DIGITS = 5.01e-4
+"""Relative error of a number rounded to four significant digits."""
 OF_A_SEQUENCE = ["pattern-0-0", "pattern-1-0", "attribution", "mlp_out-0", "mlp_out-1"]
 OF_EFFECTS = ["patching-resid_pre", "patching-attn_out", "patching-mlp_out", "patching-z"]
 OF_EFFECTS += ["paths", "ablation", "ablation-position"]
@@ -249,10 +251,10 @@ def test_curves_are_those_of_the_run(run, figures):
         train_curve, holdout_curve, *rest = figures[quantity][0]["data"]
         assert train_curve["x"] == holdout_curve["x"] == run.metrics["step"].tolist()
         for split, curve in (("train", train_curve), ("holdout", holdout_curve)):
-            np.testing.assert_allclose(curve["y"], run.metrics[f"{split}_{quantity}"], atol=1e-6)
+            np.testing.assert_allclose(curve["y"], run.metrics[f"{split}_{quantity}"], rtol=FOUR_DIGITS)
         for batch_curve in rest:
             assert batch_curve["x"] == run.losses["step"].tolist()
-            np.testing.assert_allclose(batch_curve["y"], run.losses["loss"], rtol=1e-3)
+            np.testing.assert_allclose(batch_curve["y"], run.losses["loss"], rtol=FOUR_DIGITS)
     assert figures["loss"][0]["layout"]["yaxis"]["type"] == "log"
 
 

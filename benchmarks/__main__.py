@@ -27,7 +27,7 @@ from benchmarks.tables import all_sheets
 from benchmarks.whole_runs import time_whole_runs
 from benchmarks.worker import WorkerFailed
 from revinc import PRESETS, TrainConfig, UserError
-from revinc.command_errors import fail, run_command, words_parser
+from revinc.command_errors import add_version, fail, run_command, words_parser
 from revinc.config_flags import as_flags, changed_fields
 from revinc.config_parser import make_config_parser, parse_config, preset
 from revinc.errors import near_names, shown
@@ -200,6 +200,7 @@ def make_parser() -> argparse.ArgumentParser:
     """Make the parser of the flags that are no fields of the training config."""
     parser = make_config_parser("python -m benchmarks")
     parser.description = __doc__
+    add_version(parser)
     parser.add_argument(
         "--quick", action="store_true", help="fewer widths and rounds; no sweeps, no whole runs"
     )

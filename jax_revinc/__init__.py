@@ -8,6 +8,7 @@ from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConf
 if TYPE_CHECKING:
     from jax_revinc import plots as plots
     from jax_revinc.engines.fused.gradient import fused_value_and_grad
+    from jax_revinc.evaluation import Evaluation, evaluate
     from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
     from jax_revinc.model import HookedTransformer
     from jax_revinc.numerical_settings import numerics
@@ -18,6 +19,8 @@ MODULES = {
     "HookPoint": "hooks",
     "HookedTransformer": "model",
     "Run": "training",
+    "Evaluation": "evaluation",
+    "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
     "get_act_name": "hooks",
     "numerics": "numerical_settings",
@@ -28,6 +31,7 @@ MODULES = {
 __all__ = [
     "PRESETS",
     "ActivationCache",
+    "Evaluation",
     "HookPoint",
     "HookedTransformer",
     "HookedTransformerConfig",
@@ -35,6 +39,7 @@ __all__ = [
     "Run",
     "TrainConfig",
     "UserError",
+    "evaluate",
     "fused_value_and_grad",
     "get_act_name",
     "numerics",

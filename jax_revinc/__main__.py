@@ -8,7 +8,7 @@ import logging
 from functools import partial
 from typing import NoReturn
 
-from revinc.command_errors import add_command, run_command
+from revinc.command_errors import add_command, add_version, run_command
 from revinc.interrupts import run_to_exit
 from revinc.terminal import PlainFormatter, PlainParser
 
@@ -27,6 +27,7 @@ COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser that finds the subcommand, which parses the words after its name itself."""
     parser = PlainParser(prog="jax-revinc", description=__doc__)
+    add_version(parser)
     commands = parser.add_subparsers(required=True, metavar="command")
     for name, help in COMMANDS.items():
         add_command(commands, name, help, partial(run_subcommand, name))

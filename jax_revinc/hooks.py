@@ -251,7 +251,8 @@ class ActivationCache(Mapping[Any, Array]):
         return len(self.cache_dict)
 
     def __repr__(self) -> str:
-        return f"ActivationCache with keys {list(self.cache_dict)}"
+        lines = [f"  {name} {list(np.shape(value))}" for name, value in self.cache_dict.items()]
+        return "\n".join(["ActivationCache, by hook name and shape:", *lines])
 
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         children = [(jax.tree_util.DictKey(name), value) for name, value in self.cache_dict.items()]

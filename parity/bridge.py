@@ -33,6 +33,8 @@ def to_torch(model: HookedTransformer | Run, device: str = "cpu") -> Module:
 def from_torch(model: Any) -> HookedTransformer:
     """Convert a TransformerLens model to a `HookedTransformer` of jax_revinc.
 
+    Its config has no `seed`: the weights are given, not drawn.
+
     Args:
         model: a model of the installed TransformerLens.
 
@@ -41,7 +43,7 @@ def from_torch(model: Any) -> HookedTransformer:
             implemented here.
     """
     require_theirs("model", model)
-    cfg = adapter.our_config(model.cfg)
+    cfg = adapter.our_config(model.cfg).replace(seed=None)
     return HookedTransformer(cfg, params=adapter.read_weights(model, cfg))
 
 

@@ -16,6 +16,7 @@ from revinc.config_fields import (
     checks_names,
     described,
     hold_plain_values,
+    short_repr,
 )
 from revinc.errors import UserError
 from revinc.json_records import SECTIONS
@@ -135,6 +136,8 @@ class TrainConfig:
         help="seed of the random split, or of the holdout if examples are drawn",
         **SEED,
     )
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         hold_plain_values(self)

@@ -192,6 +192,16 @@ def has_default(field: dataclasses.Field[Any]) -> bool:
     return field.default is not nothing or field.default_factory is not nothing
 
 
+def short_repr(config: Any) -> str:
+    """The ``repr`` of a config: a call that makes it again, without the fields at their defaults."""
+    set_fields = (
+        f"{field.name}={value!r}"
+        for field in dataclasses.fields(config)
+        if (value := getattr(config, field.name)) != field.default
+    )
+    return f"{type(config).__name__}({', '.join(set_fields)})"
+
+
 def checks_names(cls: type[T]) -> type[T]:
     """A class decorator that makes a dataclass raise a UserError for unknown or missing fields."""
     init: Callable[..., None] = cls.__init__

@@ -62,4 +62,6 @@ def _read(kind: Callable[[str], Any], text: str) -> Any:
             raise ValueError
         return kind(text)
     except ValueError:
-        raise ArgumentTypeError(f"invalid {kind.__name__} value: {shown(text)}") from None
+        hint = "; this flag takes one value (those with ,.. in --help take several)"
+        message = f"invalid {kind.__name__} value: {shown(text)}{hint if ',' in text else ''}"
+        raise ArgumentTypeError(message) from None

@@ -19,6 +19,7 @@ from revinc.config_fields import (
     fields_without_effect,
     hold_plain_values,
     parse_fields,
+    short_repr,
 )
 from revinc.errors import UserError, shown
 from revinc.transformer_lens_fields import in_our_words
@@ -174,6 +175,8 @@ class HookedTransformerConfig:
         None, help="seed of a model built without weights or rngs", at_least=0, below=2**64
     )
     dtype: str = described("float32", help="type of weights and activations", choices=DTYPES)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         hold_plain_values(self)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from revinc.checksums import Checksums
 from revinc.config import TrainConfig
+from revinc.config_summary import short_summary
 from revinc.engine import METRICS as MEASURED
 from revinc.engine import evaluation_steps
 from revinc.errors import UserError, several
@@ -63,6 +64,14 @@ class Run:
     engine: dict[str, str]
     versions: dict[str, str]
     recipe: str
+
+    def __repr__(self) -> str:
+        config = short_summary(self.config)["config"]
+        state = "finished" if self.finished else "not finished"
+        return (
+            f"{type(self).__name__}({str(self.path)!r}: {config}; engine {self.engine['name']}; "
+            f"{self.config.steps:,} steps, {state})"
+        )
 
     @classmethod
     def load(cls: type[AnyRun], path: str | Path, task: str | type[Task] | None = None) -> AnyRun:

@@ -22,7 +22,7 @@ from jax_revinc.analysis.circuits import (
 )
 from jax_revinc.analysis.claims import claims
 from jax_revinc.analysis.effects import ablation_costs, by_row, edges, recovery, row_labels
-from jax_revinc.analysis.inspection import matrix_table
+from jax_revinc.analysis.matrix_table import MatrixTable
 from jax_revinc.model import HookedTransformer
 from revinc import Task
 from revinc.tasks import eval_positions, reading_cells
@@ -39,7 +39,7 @@ def claims_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableTy
     components = found.to_dict(model.cfg)["components"]
     names = ("increment", "increment_share", "accuracy_without", "accuracy_restored")
     numbers = np.array([[record[name] for name in names] for record in components.values()])
-    yield matrix_table("what each component does", numbers, list(components), names)
+    yield MatrixTable("what each component does", numbers, list(components), names)
 
 
 def attention_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
@@ -82,7 +82,7 @@ def attribution_tables(model: HookedTransformer, task: Task) -> Iterator[Rendera
     tokens = task.sequences()[:MOST_SEQUENCES]
     labels, votes = logit_attribution(model, tokens, predicted)
     names = [task.position_labels[position] for position in predicted]
-    yield matrix_table(
+    yield MatrixTable(
         "logits for the right token over the others'", np.asarray(votes).mean(1), labels, names
     )
 
@@ -91,7 +91,7 @@ def ablation_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
     """A table of the change in accuracy when each component is ablated, by method of ablation."""
     changes = ablation_costs(model, task)["accuracy_change"].unstack("method", sort=False)
     rows = [hook if pd.isna(part) else f"{hook} {part}" for _, hook, part in changes.index]
-    yield matrix_table(
+    yield MatrixTable(
         "change in accuracy, by what it is replaced by",
         changes.to_numpy(dtype=float),
         rows,
@@ -102,7 +102,7 @@ def ablation_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
 def patching_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
     """Tables of the share of the answers' logit margin that patching an activation restores."""
     for name, shares in recovery(model, task).items():
-        yield matrix_table(
+        yield MatrixTable(
             f"patching {name}: share of the answers that comes back",
             by_row(shares),
             row_labels(shares),
@@ -113,7 +113,7 @@ def patching_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
 def paths_tables(model: HookedTransformer, task: Task) -> Iterator[RenderableType]:
     """A table of the answers' logit margin lost if a path between components is corrupted."""
     lost = edges(model, task)
-    yield matrix_table(
+    yield MatrixTable(
         "paths, from row to column: share of the answers lost without",
         lost.to_numpy(),
         list(lost.index),
@@ -133,12 +133,12 @@ def circuits_tables(model: HookedTransformer, task: Task) -> Iterator[Renderable
     ov = np.asarray(ov_circuit(folded))
     for layer, head in heads(model):
         name = f"L{layer}H{head}"
-        yield matrix_table(f"QK of {name}: query's by key's {by}", qk[layer, head], read, read)
-        yield matrix_table(f"OV of {name}: token to logits", ov[layer, head], fed, out)
+        yield MatrixTable(f"QK of {name}: query's by key's {by}", qk[layer, head], read, read)
+        yield MatrixTable(f"OV of {name}: token to logits", ov[layer, head], fed, out)
     if not cfg.attn_only:
         for layer, matrix in enumerate(np.asarray(mlp_map(folded))):
-            yield matrix_table(f"MLP of layer {layer}: token to logits", matrix, fed, out)
-    yield matrix_table("direct path: token to logits", np.asarray(direct_path(folded)), fed, out)
+            yield MatrixTable(f"MLP of layer {layer}: token to logits", matrix, fed, out)
+    yield MatrixTable("direct path: token to logits", np.asarray(direct_path(folded)), fed, out)
 
 
 def heads(model: HookedTransformer) -> Iterable[tuple[int, int]]:

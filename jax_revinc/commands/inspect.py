@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from jax_revinc.analysis.claims import why_none
-from jax_revinc.analysis.inspection import activation_tables, prediction_sentence, weight_tables
+from jax_revinc.analysis.inspection import (
+    HEADS_FIRST,
+    activation_tables,
+    prediction_sentence,
+    weight_tables,
+)
 from jax_revinc.analysis.terminal_tables import TABLES
 from jax_revinc.commands.run_argument import add_run
+from jax_revinc.evaluation import can_run_freely, evaluate
+from jax_revinc.model import HookedTransformer
 from jax_revinc.training import Run
+from revinc import Task
 from revinc.dataset import make_dataset
 from revinc.flag_values import integer
+from revinc.number_format import percentage
+from revinc.tasks import reading_cells
 from revinc.terminal import PlainConsole, PlainParser, styled
+from revinc.token_labels import which_sequences
 from revinc.validation import require_index
 
 
@@ -36,7 +49,6 @@ def parse(words: list[str]) -> argparse.Namespace:
     of.add_argument(
         "--sample",
         **numbers,
-        default=[0],
         help="holdout sequences to feed, counted from 0 (default: 0)",
     )
     of.add_argument("--tokens", **numbers, help="token ids to feed instead of a holdout sequence")
@@ -44,7 +56,8 @@ def parse(words: list[str]) -> argparse.Namespace:
         "--tables",
         nargs="*",
         choices=TABLES,
-        help="tables of what was learned over the whole task (default: claims, if it has any)",
+        help="tables of what was learned over the whole task, without activations unless another "
+        "flag chooses some (default: activations, then claims if the task has any)",
     )
     parser.add_argument(
         "--step",
@@ -70,24 +83,13 @@ def print_inspection(run: Run, args: argparse.Namespace, console: PlainConsole) 
         require_index("head", head, cfg.n_heads)
     layers = range(cfg.n_layers) if args.layer is None else args.layer
 
-    names = args.hook or [
-        name
-        for layer in layers
-        for name in model.hook_dict
-        if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
-    ]
-    tokens = np.array([args.tokens]) if args.tokens else holdout_samples(run, args.sample)
-    logits, cache = model.run_with_cache(tokens, names_filter=names)
-    for i, sequence in enumerate(tokens):
-        console.print()
-        console.print(styled(prediction_sentence(task, sequence, np.asarray(logits[i]))))
-        for name in names:
-            activation = np.asarray(cache[name][i])
-            heads = args.head if args.hook or activation.ndim == 3 else None
-            console.print(*activation_tables(name, activation, task, sequence, heads), sep="\n")
-    if not args.hook and not cfg.attn_only:
-        for layer in layers:
-            console.print(*weight_tables(model, layer), sep="\n")
+    chosen = (args.layer, args.hook, args.head, args.sample, args.tokens)
+    if not args.tables or any(choice is not None for choice in chosen):
+        print_activations(run, model, args, layers, console)
+        if not args.hook and not cfg.attn_only:
+            for layer in layers:
+                console.print(*weight_tables(model, layer), sep="\n")
+        print_accuracy(model, task, console)
     by_default = [] if why_none(task) else ["claims"]
     for table in by_default if args.tables is None else args.tables:
         console.print()
@@ -95,9 +97,49 @@ def print_inspection(run: Run, args: argparse.Namespace, console: PlainConsole) 
         console.print(*TABLES[table](model, task), sep="\n")
 
 
-def holdout_samples(run: Run, samples: list[int]) -> np.ndarray:
-    """The input tokens [samples, pos] of the holdout sequences with the indices `samples`."""
+def print_activations(
+    run: Run,
+    model: HookedTransformer,
+    args: argparse.Namespace,
+    layers: Iterable[int],
+    console: PlainConsole,
+) -> None:
+    """Print what the model predicts on some sequences, and its activations there."""
+    task = run.config.task
+    names = args.hook or [
+        name
+        for layer in layers
+        for name in model.hook_dict
+        if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
+    ]
+    sequences = None if args.tokens else holdout_samples(run, args.sample or [0])
+    tokens = np.array([args.tokens]) if sequences is None else sequences[:, :-1]
+    logits, cache = model.run_with_cache(tokens, names_filter=names)
+    for i, fed in enumerate(tokens):
+        right = None if sequences is None else sequences[i, 1:]
+        console.print()
+        console.print(styled(prediction_sentence(task, fed, np.asarray(logits[i]), right)))
+        for name in names:
+            activation = np.asarray(cache[name][i])
+            heads = args.head if args.hook or activation.ndim == 3 else None
+            console.print(*activation_tables(name, activation, task, fed, heads), sep="\n")
+    if reading_cells(task) and any(name.endswith(HEADS_FIRST) for name in names):
+        console.print("* the position of the token that decides the answer")
+
+
+def print_accuracy(model: HookedTransformer, task: Task, console: PlainConsole) -> None:
+    """Print how much of the task is right, fed the right tokens and fed the model's own."""
+    console.print()
+    console.print(styled(f"accuracy on {which_sequences(task)} sequences"))
+    console.print(f"fed the right tokens: {percentage(evaluate(model, task).accuracy)}")
+    if can_run_freely(model.cfg):
+        own = evaluate(model, task, free_running=True)
+        console.print(f"fed its own predictions: {percentage(own.accuracy)}")
+
+
+def holdout_samples(run: Run, samples: list[int]) -> Int[np.ndarray, "samples seq"]:
+    """The holdout sequences with the indices `samples`."""
     dataset = make_dataset(run.config)
     for sample in samples:
         require_index("holdout sample", sample, len(dataset.holdout_rows))
-    return dataset.tokens[dataset.holdout_rows[samples], :-1]
+    return dataset.tokens[dataset.holdout_rows[samples]]

@@ -120,7 +120,17 @@ def test_a_cache_is_a_mapping_in_order(cache):
     assert len(cache) == 5
     assert list(cache)[:2] == ["hook_embed", "blocks.0.attn.hook_pattern"]
     assert dict(cache.items()) == cache.cache_dict
-    assert "hook_embed" in repr(cache)
+
+
+def test_a_cache_prints_names_and_shapes():
+    cache = ActivationCache(
+        {"hook_embed": jax.numpy.zeros((2, 3, 4)), "ln_final.hook_scale": 1.0}, 1
+    )
+    assert repr(cache).splitlines() == [
+        "ActivationCache, by hook name and shape:",
+        "  hook_embed [2, 3, 4]",
+        "  ln_final.hook_scale []",
+    ]
 
 
 def test_a_cache_is_a_pytree_that_keeps_its_order(cache):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from flax import nnx
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
+from jax_revinc import HookedTransformer, HookedTransformerConfig, TrainConfig, UserError
 from parity import from_torch, to_torch
 from torch_reference import adapter
 from torch_reference.installed_transformer_lens import WORLD
@@ -112,3 +112,11 @@ def test_a_users_own_model_opens_here(tokens):
     np.testing.assert_allclose(
         from_torch(theirs)(tokens), theirs(torch.tensor(tokens)).detach(), rtol=0, atol=1e-5
     )
+
+
+def test_a_config_from_there_trains_here(tokens):
+    fields = {"n_layers": 1, "d_model": 4, "d_head": 2, "d_vocab": 5, "n_ctx": 9, "n_heads": 2}
+    theirs = upstream_model(fields | {"act_fn": "relu", "d_mlp": 16, "seed": 3})
+    cfg = from_torch(theirs).cfg
+    assert cfg.seed is None
+    assert TrainConfig(model=cfg).model == cfg

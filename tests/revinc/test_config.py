@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import revinc
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 from revinc.config import differences
 from revinc.config_fields import fields_without_effect
@@ -515,3 +516,9 @@ def test_one_answer_at_the_end_is_not_seen(task):
     if cfg.train_positions[0] > 1:
         with pytest.raises(UserError, match="loss_on='task'"):
             bidirectional(task, loss_on="all").require_unseen_answers()
+
+
+@pytest.mark.parametrize("cfg", PRESETS.values(), ids=PRESETS)
+def test_a_config_prints_as_the_call_that_makes_it(cfg):
+    assert "eval_every" not in repr(dataclasses.replace(cfg, eval_every=TrainConfig().eval_every))
+    assert eval(repr(cfg), vars(revinc) | vars(revinc.tasks)) == cfg

@@ -129,3 +129,10 @@ def test_nan_is_not_taken_for_a_field_that_is_not_set(field):
     fields = HookedTransformerConfig(**BASE).to_dict()
     with pytest.raises(UserError, match=f"{field} must be"):
         HookedTransformerConfig.from_dict(fields | {field: float("nan")})
+
+
+def test_a_config_prints_as_the_call_that_makes_it():
+    cfg = HookedTransformerConfig(n_layers=1, d_model=8, d_head=4, n_ctx=5, d_vocab=3, eps=1e-3)
+    assert "eps=0.001" in repr(cfg)
+    assert "normalization_type" not in repr(cfg)
+    assert eval(repr(cfg), {"HookedTransformerConfig": HookedTransformerConfig}) == cfg

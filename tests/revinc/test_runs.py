@@ -504,3 +504,10 @@ def test_a_step_is_any_integer_and_no_fraction(train, weights):
     for step in (10.0, 1.5, "10", True, [10]):
         with pytest.raises(UserError, match="step must be an integer"):
             run.state_dict(step)
+
+
+def test_a_run_prints_what_differs_from_a_preset(short_run):
+    assert repr(short_run) == (
+        f"Run({str(short_run.path)!r}: preset tutorial, with steps=300, snapshots=1 values; "
+        "engine xla; 300 steps, finished)"
+    )

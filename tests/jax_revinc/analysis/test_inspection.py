@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from jax_revinc import Run, TrainConfig, train
+from jax_revinc import Run, TrainConfig, evaluate, train
 from jax_revinc.__main__ import make_parser
 from jax_revinc.analysis.attention import attention_patterns, reversal_score
 from jax_revinc.analysis.circuits import direct_path, ov_circuit
@@ -16,6 +16,7 @@ from jax_revinc.analysis.effects import ablation_costs, recovery
 from jax_revinc.analysis.terminal_tables import TABLES
 from revinc.command_errors import run_command
 from revinc.dataset import make_dataset
+from revinc.number_format import percentage
 from revinc.tasks import reading_cells
 
 
@@ -43,7 +44,8 @@ def test_a_terminal_shows_that_something_goes_on(inspect, monkeypatch, command, 
 
 def numbers(line):
     """The numbers of a row: the words after its label that are decimals."""
-    return [float(word) for word in line.split() if word.lstrip("-").replace(".", "", 1).isdigit()]
+    words = [word.rstrip("*") for word in line.split()]
+    return [float(word) for word in words if word.lstrip("-").replace(".", "", 1).isdigit()]
 
 
 def rows_below(printed, title, n_rows):
@@ -77,6 +79,46 @@ def test_predicting_rows_name_what_they_predict(inspect):
     last_words = [line.split()[-1] for line in lines[start + 2 : start + 10]]
     assert last_words[4:] == ["y0", "y1", "y2", "y3"]
     assert last_words[3] == "0.000"
+
+
+def test_a_star_marks_what_each_predicting_row_should_attend_to(inspect):
+    _, printed, _ = inspect("--layer", 0)
+    lines = printed.splitlines()
+    start = lines.index(next(line for line in lines if "hook_pattern" in line))
+    starred = [
+        [i for i, word in enumerate(line.split()[1:]) if word.endswith("*")]
+        for line in lines[start + 2 : start + 10]
+    ]
+    assert starred == [[], [], [], [], [4], [3], [2], [1]]
+    assert "* the position of the token that decides the answer" in lines
+
+
+def test_a_wrong_prediction_is_named_beside_the_right_token(inspect, short_run):
+    dataset = make_dataset(short_run.config)
+    sequences = dataset.tokens[dataset.holdout_rows]
+    predicted = np.asarray(short_run.model()(sequences[:, :-1])).argmax(-1)[:, 4:]
+    sample = int(np.flatnonzero((predicted != sequences[:, 5:]).any(1))[0])
+    _, printed, _ = inspect("--sample", sample, "--hook", "hook_embed")
+    for i, (was, should) in enumerate(zip(predicted[sample], sequences[sample, 5:], strict=True)):
+        assert f"y{i}={was}" in printed
+        assert (f"y{i}={was} (right: {should})" in printed) == (was != should)
+
+
+def test_own_predictions_are_counted_too(inspect, short_run):
+    _, printed, _ = inspect()
+    model, task = short_run.model(), short_run.config.task
+    own = evaluate(model, task, free_running=True).accuracy
+    assert f"fed the right tokens: {percentage(evaluate(model, task).accuracy)}" in printed
+    assert f"fed its own predictions: {percentage(own)}" in printed
+
+
+def test_tables_come_without_activations_unless_these_are_chosen(inspect):
+    _, printed, _ = inspect("--tables", "attribution")
+    assert "hook_pattern" not in printed
+    assert "W_in" not in printed
+    _, printed, _ = inspect("--tables", "attribution", "--layer", 0)
+    assert "blocks.0.attn.hook_pattern" in printed
+    assert "attribution" in printed
 
 
 def test_layers_and_samples_can_be_chosen(inspect):

@@ -11,9 +11,14 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from revinc import PRESETS, TrainConfig
 from revinc.weights import parameter_shapes
+
+# No test is timed: the machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure(config):

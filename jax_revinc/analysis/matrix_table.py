@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 
 GAP = 2
-"""Spaces between two columns."""
+"""Spaces around a column, as Rich puts them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MatrixTable:
             max(len(text) for text in (labels[j], *(row[j] for row in cells))) + GAP
             for j in range(len(labels))
         ]
-        beside = max(map(len, ("", *self.rows)))
+        beside = max(map(len, ("", *self.rows))) + GAP
         if self.notes is not None:
             beside += max(map(len, ("predicts", *self.notes))) + GAP
         blocks = list(split(widths, options.max_width - beside))

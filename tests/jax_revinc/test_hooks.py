@@ -52,7 +52,7 @@ NAMES = [
 ]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(max_examples=400)
 @given(
     name=st.sampled_from(NAMES),
     layer=st.none() | st.integers(0, 30),

@@ -222,7 +222,7 @@ def test_rates_may_have_an_axis_and_each_field_that_is_taken_matters(optimizer):
                 assert not np.allclose(changed, together[0]), field
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(list(optimizer_fields.LR_SCHEDULES)),
     steps=st.integers(2, 50),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -56,7 +56,6 @@ def ranks(partings):
     return stats.rankdata(partings, axis=1)
 
 
-@settings(deadline=None)
 @given(PARTINGS)
 def test_p_is_the_share_of_all_choices_that_are_as_early(partings):
     sums = [sum(choice) for choice in itertools.product(*ranks(partings))]
@@ -64,7 +63,6 @@ def test_p_is_the_share_of_all_choices_that_are_as_early(partings):
     assert p_value(partings) == pytest.approx(expected)
 
 
-@settings(deadline=None)
 @given(PARTINGS)
 def test_only_the_order_of_the_partings_matters(partings):
     assert p_value(partings**3 + 7) == p_value(partings)

@@ -60,7 +60,7 @@ def scipys(first, second):
         return stats.anderson_ksamp([first, second]).statistic
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 6), min_size=N_FIRST + N_SECOND, max_size=N_FIRST + N_SECOND))
 def test_the_statistic_is_scipys(values):
     first, second = np.split(np.array(values, dtype=float), [N_FIRST])

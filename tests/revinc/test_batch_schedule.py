@@ -17,7 +17,7 @@ TRAIN_ROWS = np.arange(200)
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data(), seed=seeds)
 def test_a_batch_is_a_subset_of_the_training_rows_without_repeats(data, seed):
     rows = data.draw(st.lists(st.integers(0, 2**20), min_size=1, max_size=60, unique=True))
@@ -30,7 +30,7 @@ def test_a_batch_is_a_subset_of_the_training_rows_without_repeats(data, seed):
         assert set(batch) <= set(rows)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     seed=seeds,
     batch_size=st.integers(1, 40),
@@ -43,7 +43,7 @@ def test_any_stretch_can_be_drawn_by_itself(seed, batch_size, start, length):
     assert np.array_equal(stretch, whole[start : start + length])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=seeds, n_train=st.integers(1, 50))
 def test_a_batch_of_the_whole_split_is_a_permutation_of_it(seed, n_train):
     rows = np.arange(n_train) * 3 + 1

@@ -171,7 +171,7 @@ def test_replace_derives_anew_what_was_derived_and_keeps_what_was_given():
     assert cfg.replace() == cfg
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(cfg=TRAIN_CONFIGS)
 def test_configs_survive_json(cfg):
     restored = TrainConfig.from_dict(json.loads(json.dumps(cfg.to_dict())))
@@ -274,7 +274,7 @@ LOCAL = TrainConfig(
 )
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(sections=edits())
 def test_an_edited_config_is_refused_in_a_short_sentence_or_means_what_it_says(sections):
     refusal, cfg = None, TrainConfig()

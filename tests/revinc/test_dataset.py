@@ -22,7 +22,7 @@ def test_the_tutorial_trains_on_the_first_200_of_256(tutorial):
     assert data.eval_positions == (5, 6, 7, 8)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     split=st.sampled_from(["prefix", "random"]),
     n_train=st.integers(16, 255),
@@ -76,7 +76,7 @@ def seen(data, start, stop):
     return tokens[rows]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(start=st.integers(0, 2**40), length=st.integers(1, 9), seed=st.integers(0, 2**32 - 1))
 def test_any_stretch_of_a_drawn_run_can_be_had_by_itself(start, length, seed):
     data = make_dataset(dataclasses.replace(DRAWN, data_seed=seed))

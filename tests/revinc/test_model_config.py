@@ -69,7 +69,7 @@ def test_named_cases_go_round(name):
     assert hash(cfg.replace()) == hash(cfg)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(cfg=configs())
 def test_random_configs_go_round(cfg):
     assert HookedTransformerConfig.from_dict(cfg.to_dict()) == cfg

@@ -508,6 +508,6 @@ def test_a_step_is_any_integer_and_no_fraction(train, weights):
 
 def test_a_run_prints_what_differs_from_a_preset(short_run):
     assert repr(short_run) == (
-        f"Run({str(short_run.path)!r}: preset tutorial, with steps=300, snapshots=1 values; "
+        f"Run({str(short_run.path)!r}: preset tutorial, with steps=300, snapshots=(150,); "
         "engine xla; 300 steps, finished)"
     )

@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_engines_arrays_is_refused(train, open_writer):
         train("run", resume=True)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     steps=st.integers(1, 5000),
     eval_every=st.integers(1, 6000),

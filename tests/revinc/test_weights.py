@@ -77,7 +77,7 @@ def test_the_check_casts_to_the_config_and_puts_in_order(tutorial, random_weight
         assert np.array_equal(array, wide[name].astype(np.float32))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(dtype=st.sampled_from(["float32", "float64"]), seed=st.integers(0, 1000))
 def test_a_file_gives_back_every_bit(tutorial, random_weights, tmp_path_factory, dtype, seed):
     cfg = tutorial.model.replace(dtype=dtype)
@@ -109,7 +109,7 @@ def test_a_missing_file_is_named(tmp_path, tutorial):
         load_state_dict(tmp_path / "nowhere.safetensors", tutorial.model)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_file_cut_anywhere_is_refused(tutorial, random_weights, tmp_path_factory, data):
     whole = save(random_weights(tutorial.model))
@@ -120,7 +120,7 @@ def test_a_file_cut_anywhere_is_refused(tutorial, random_weights, tmp_path_facto
         load_state_dict(file, tutorial.model)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(contents=st.binary(max_size=200))
 def test_arbitrary_bytes_are_refused(tutorial, tmp_path_factory, contents):
     file = tmp_path_factory.mktemp("bytes") / "weights.safetensors"

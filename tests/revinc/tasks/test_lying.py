@@ -337,7 +337,7 @@ PARTS = (
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     truth=st.sampled_from([Sums, DrawnSums]),
     parts=st.dictionaries(st.sampled_from(PARTS), ANYTHING, min_size=1, max_size=2),

@@ -55,7 +55,7 @@ def assert_follows_its_rule(task, sequences):
         assert y == RULES[task.name](x, n)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(name=st.sampled_from(sorted(RULES)), length=st.integers(2, 4), n_symbols=st.integers(2, 5))
 def test_listed_sequences_are_every_input_with_what_the_rule_makes_of_it(name, length, n_symbols):
     task = of_sizes(name, length, n_symbols)
@@ -82,7 +82,7 @@ def test_more_than_two_to_the_twenty_inputs_are_drawn_each_as_likely(name):
         assert stats.chisquare(np.bincount(symbols, minlength=6)).pvalue > FALSE_ALARM
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     task=st.sampled_from([Brackets(pairs=2), Copy(length=30), Sort(length=9, n_symbols=7)]),
     seed=st.integers(0, 2**32 - 1),

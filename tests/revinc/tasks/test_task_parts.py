@@ -57,7 +57,7 @@ def test_the_tutorials_labels_and_loss_positions():
     assert np.flatnonzero(task.loss_mask()).tolist() == [5, 6, 7, 8]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     length=st.integers(1, 4),
     n_symbols=st.integers(2, 6),
@@ -169,7 +169,7 @@ def test_make_task_lists_near_names():
         make_task("reverse_increment", lenght=3)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(modulus=st.integers(2, 20))
 def test_modular_addition_lists_every_pair_and_its_sum(modulus):
     task = ModularAddition(modulus=modulus)

@@ -119,7 +119,7 @@ def test_the_gradient_of_every_part_is_xlas(name, dtype):
 
 
 @pytest.mark.slow
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(cfg=configs())
 def test_the_gradient_of_any_model_is_xlas(cfg):
     cfg = one_layer_of(cfg).replace(n_ctx=LENGTH)

@@ -61,7 +61,7 @@ def test_the_program_of_every_part_is_its_loss_and_gradient(name):
 
 
 @pytest.mark.slow
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(cfg=configs())
 def test_the_program_of_any_model_is_its_loss_and_gradient(cfg):
     assert_computes_what_jax_does(one_layer_of(cfg))
@@ -215,7 +215,6 @@ PLAIN = {
 }
 
 
-@settings(deadline=None)
 @given(expression=EXPRESSIONS)
 def test_simplifying_changes_no_value(expression):
     algebra, values = Algebra(), np.array([0.7, -1.3, 2.1])

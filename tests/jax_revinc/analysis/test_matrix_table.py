@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jax_revinc.analysis.matrix_table import GAP, MatrixTable, split
+from jax_revinc.analysis.matrix_table import MatrixTable, split
 from revinc.terminal import PlainConsole
 
 
@@ -50,4 +50,3 @@ def test_absent_numbers_are_left_empty_and_zero_has_no_sign():
     values = np.array([[np.nan, -1e-9, 2.0]])
     *_, line = printed(MatrixTable("m", values, ["a"], marked=[(0, 2)]), 80)
     assert line.split() == ["a", "0.000", "2.000*"]
-    assert len(line) - len(line.rstrip()) + 1 == GAP

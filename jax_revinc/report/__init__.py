@@ -7,10 +7,12 @@ if TYPE_CHECKING:
     from jax_revinc.report.comparison.page import write_comparison
     from jax_revinc.report.model_page import write_model_page
     from jax_revinc.report.page import write_report
+    from jax_revinc.report.population_model_page import write_population_model_page
 
 MODULES = {
     "write_comparison": "comparison.page",
     "write_model_page": "model_page",
+    "write_population_model_page": "population_model_page",
     "write_report": "page",
 }
 """The module of each public name, imported when it is first used: other pages need none of them."""
@@ -18,6 +20,7 @@ MODULES = {
 __all__ = [
     "write_comparison",
     "write_model_page",
+    "write_population_model_page",
     "write_report",
 ]
 

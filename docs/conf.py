@@ -34,7 +34,8 @@ myst_heading_anchors = 3
 autoapi_dirs = [
     f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")
 ]
-autoapi_ignore = ["*/__main__.py", "*/report/*"]  # commands and pages: nothing to import
+# Commands and the parts of pages: nothing to import.
+autoapi_ignore = ["*/__main__.py", "*/report/atlas/*"]
 autoapi_generate_api_docs = False
 autodoc_member_order = "bysource"
 autoapi_options = ["members", "imported-members"]

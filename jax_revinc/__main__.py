@@ -18,7 +18,7 @@ COMMANDS = {
     "population": "train a population of models into a folder",
     "atlas": "write the page and the tables of a population",
     "export": "take a model out of a population, as a run folder",
-    "report": "write the page of a run again",
+    "report": "write the page of a run, of a model of a population, or of two runs compared",
     "build": "build the fused engine's programs ahead of a training",
 }
 """By subcommand, its line of help. The module `jax_revinc.commands` has one of each name."""

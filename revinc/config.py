@@ -282,8 +282,7 @@ class TrainConfig:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """The config as the sections ``model``, ``task`` and ``train``, which JSON can hold."""
         train = {f.name: getattr(self, f.name) for f in train_fields()}
-        task = {"name": self.task.name, **dataclasses.asdict(cast(Any, self.task))}
-        return {"model": self.model.to_dict(), "task": task, "train": train}
+        return {"model": self.model.to_dict(), "task": task_section(self.task), "train": train}
 
     @classmethod
     def from_dict(
@@ -317,6 +316,11 @@ class TrainConfig:
 def train_fields() -> list[dataclasses.Field[Any]]:
     """The fields of `TrainConfig` other than its model and its task."""
     return [f for f in dataclasses.fields(TrainConfig) if f.name not in ("model", "task")]
+
+
+def task_section(task: Task) -> dict[str, Any]:
+    """A task's name and fields, as JSON can hold them."""
+    return {"name": task.name, **dataclasses.asdict(cast(Any, task))}
 
 
 def differences(ours: TrainConfig, theirs: TrainConfig) -> list[str]:

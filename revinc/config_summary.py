@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from revinc.config import TrainConfig
 from revinc.model_config import HookedTransformerConfig
@@ -15,14 +16,29 @@ MOST_LISTED = 8
 Summary = dict[str, str]
 """Texts by title."""
 
+Sections = Mapping[str, Mapping[str, Any]]
+"""Fields of a config, by section."""
+
+
+class Nearest(NamedTuple):
+    """The preset that is nearest to a config, and what the config changes in it.
+
+    Attributes:
+        preset: its name.
+        changes: the fields with other values, by section; no section is empty.
+    """
+
+    preset: str
+    changes: Sections
+
 
 def short_summary(cfg: TrainConfig) -> Summary:
     """What a config changes in the preset that is nearest to it, and the size of its model."""
-    changes = {name: changed_fields(cfg, preset) for name, preset in PRESETS.items()}
-    name = min(changes, key=lambda name: len(changes[name]))
+    name, changes = nearest_preset(cfg.to_dict())
+    fields = {name: value for section in changes.values() for name, value in section.items()}
     described = f"preset {name}"
-    if changes[name]:
-        described += f", with {in_words(changes[name])}"
+    if fields:
+        described += f", with {in_words(fields)}"
     size = f"{model_size(cfg.model)}: {parameter_count(cfg.model):,} parameters"
     return {"config": described, "model": size}
 
@@ -32,18 +48,30 @@ def full_summary(cfg: TrainConfig) -> Summary:
     return {section: in_words(fields) for section, fields in cfg.to_dict().items()}
 
 
-def changed_fields(cfg: TrainConfig, preset: TrainConfig) -> dict[str, Any]:
-    """The fields of a config, of any section, whose values are not those of a preset."""
-    here, there = cfg.to_dict(), preset.to_dict()
-    return {
-        name: value
-        for section in here
-        for name, value in here[section].items()
-        if there[section].get(name) != value
+def nearest_preset(sections: Sections) -> Nearest:
+    """The preset in which a config changes the fewest fields, with these changes.
+
+    Args:
+        sections: the config as `TrainConfig.to_dict` makes it, or only some sections of it.
+    """
+    changes = {name: changed_fields(sections, preset) for name, preset in PRESETS.items()}
+    name = min(changes, key=lambda name: sum(map(len, changes[name].values())))
+    return Nearest(name, changes[name])
+
+
+def changed_fields(sections: Sections, preset: TrainConfig) -> Sections:
+    """The fields of a config, by section, whose values are not those of a preset."""
+    there = preset.to_dict()
+    changed = {
+        section: {
+            name: value for name, value in fields.items() if there[section].get(name) != value
+        }
+        for section, fields in sections.items()
     }
+    return {section: fields for section, fields in changed.items() if fields}
 
 
-def in_words(fields: dict[str, Any]) -> str:
+def in_words(fields: Mapping[str, Any]) -> str:
     """Fields as text, such as ``lr=0.01, steps=300``; of a long list only the number of values."""
 
     def text(value: Any) -> str:

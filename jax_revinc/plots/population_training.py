@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from jax_revinc.plots.heatmaps import Version
 from jax_revinc.plots.theme import digits, figure
-from jax_revinc.plots.training import CURVES, QUANTITIES
+from jax_revinc.plots.training import CURVES, QUANTITIES, short
 from jax_revinc.population import Population
 from jax_revinc.survey.atlas_tables import QUANTILES
 from jax_revinc.survey.rate_intervals import Rate
@@ -135,4 +135,5 @@ def curves_figure(quantiles: pd.DataFrame) -> go.Figure:
 
 def curves_version(quantiles: pd.DataFrame) -> Version:
     """The model-dependent parts of learning curves, as a dict from JSON path to value."""
-    return {f"data.{i}.y": [digits(v) for v in quantiles[name]] for i, name in enumerate(BANDS)}
+    _, quantity = quantiles["metric"].iloc[0].split("_")
+    return {f"data.{i}.y": short(quantiles[name], quantity) for i, name in enumerate(BANDS)}

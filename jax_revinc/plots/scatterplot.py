@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from jax_revinc.plots.theme import LEGEND_BELOW, digits, figure
+from jax_revinc.plots.theme import LEGEND_BELOW, LOG_AXIS, digits, figure
 from jax_revinc.survey.atlas_tables import BEST_READING
 from jax_revinc.survey.outcomes import OUTCOME, OUTCOMES, field_words
 from revinc.sweep import SWEPT, is_numeric
 
 SHARE: dict[str, Any] = {"type": "linear", "tickformat": ".0%", "autorange": True}
 OF_ALL: dict[str, Any] = {"type": "linear", "tickformat": ".0%", "range": [-0.03, 1.05]}
-LOG: dict[str, Any] = {"type": "log", "tickformat": "~g", "dtick": 1, "autorange": True}
+LOG: dict[str, Any] = {**LOG_AXIS, "autorange": True}
 PLAIN: dict[str, Any] = {"type": "linear", "tickformat": "~g", "autorange": True}
 
 SCATTER_AXES = {

@@ -18,6 +18,8 @@ LEGEND_ABOVE = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor
 LEGEND_BELOW = {"orientation": "h", "x": 0, "xanchor": "left", "y": -0.14, "yanchor": "top"}
 MARGIN = {"l": 8, "r": 12, "t": 54, "b": 8}
 """Pixels around a figure's axes, beside what their labels take."""
+LOG_AXIS: dict[str, Any] = {"type": "log", "dtick": 1, "exponentformat": "e"}
+"""An axis with a tick for each power of ten, such as 0.01 or 1e-5."""
 
 
 @dataclass(frozen=True, kw_only=True)

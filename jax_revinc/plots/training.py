@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 
 from jax_revinc.analysis.snapshots import reading_shares, shown_steps, snapshot_patterns
-from jax_revinc.plots.theme import figure
+from jax_revinc.plots.theme import LOG_AXIS, digits, figure
 from jax_revinc.training import Run
 from revinc import UserError
 
@@ -20,7 +20,7 @@ MOST_BATCH_LOSSES = 4000
 
 SHARE_AXIS: dict[str, Any] = {"range": [0, 1.03], "tickformat": ".0%"}
 QUANTITIES: dict[str, dict[str, Any]] = {
-    "loss": {"type": "log", "title": "cross-entropy (nats)", "dtick": 1, "tickformat": "~g"},
+    "loss": {**LOG_AXIS, "title": "cross-entropy (nats)"},
     "accuracy": {**SHARE_AXIS, "title": "tokens predicted right"},
 }
 """The vertical axis of each kind of metric."""
@@ -85,7 +85,7 @@ def loss_figure(metrics: pd.DataFrame, losses: pd.DataFrame | None = None) -> go
     of_batches = {
         "type": "scatter",
         "x": batches["step"].tolist(),
-        "y": [float(f"{loss:.4g}") for loss in batches["loss"]],
+        "y": short(batches["loss"], "loss"),
         "name": "batch" if every == 1 else f"batch (1 in {every})",
         "line": {"width": 1},
         "zorder": -1,
@@ -101,16 +101,24 @@ def split_curves(metrics: pd.DataFrame, quantity: str, *more: dict[str, Any]) ->
         quantity: "loss" or "accuracy".
         more: further traces.
     """
-    curves = {split: short(metrics[f"{split}_{quantity}"]) for split in ("train", "holdout")}
+    curves = {
+        split: short(metrics[f"{split}_{quantity}"], quantity) for split in ("train", "holdout")
+    }
     traces = lines(metrics["step"].tolist(), curves, hover="%{y:.4~g}")
     title, yaxis = quantity.capitalize(), QUANTITIES[quantity]
     return figure(*traces, *more, title=title, yaxis=yaxis, **CURVES)
 
 
-def short(numbers: pd.Series) -> list[float | None]:
-    """Numbers with four digits, to keep JSON short; a loss of 0 has no place on a log axis."""
-    is_loss = str(numbers.name).endswith("loss")
-    return [None if is_loss and x == 0 else float(f"{x:.4g}") for x in numbers]
+def short(numbers: pd.Series, quantity: str) -> list[float | None]:
+    """Numbers with four digits, to keep JSON short; None leaves a gap in a curve.
+
+    A loss of 0 is None, because a log axis has no place for it.
+
+    Args:
+        numbers: the numbers.
+        quantity: "loss" or "accuracy".
+    """
+    return [None if quantity == "loss" and x == 0 else digits(x) for x in numbers]
 
 
 def reading_figure(

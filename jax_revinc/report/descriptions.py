@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jax_revinc.training import Run
+from revinc import HookedTransformerConfig
 from revinc.config_summary import model_size
 from revinc.number_format import percentage
 from revinc.weights import parameter_count
@@ -20,12 +21,19 @@ def run_facts(run: Run) -> dict[str, str]:
         split = "fresh examples are drawn during training, and others for the holdout"
         seeds["holdout"] = cfg.split_seed
     return {
-        "Model": model_size(cfg.model),
-        "Parameters": f"{parameter_count(cfg.model):,}, {cfg.model.dtype}",
+        **model_facts(cfg.model),
         "Split": split,
         "Training": f"{cfg.steps:,} steps of {cfg.batch_size} examples",
         "Seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
         "Engine": ", ".join(v if k == "name" else f"{k} {v}" for k, v in run.engine.items()),
+    }
+
+
+def model_facts(cfg: HookedTransformerConfig) -> dict[str, str]:
+    """A dict of facts about a model, as text by title: its sizes, and its parameters."""
+    return {
+        "Model": model_size(cfg),
+        "Parameters": f"{parameter_count(cfg):,}, {cfg.dtype}",
     }
 
 

@@ -1,4 +1,4 @@
-"""Data for the HTML page of a run: what its model does on each sequence, and on average."""
+"""Data for a model's page: what the model does on each sequence, and on average."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from jax_revinc.analysis.attribution import attribute_logits, attributed_compone
 from jax_revinc.kept_programs import keepable, run_kept
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report.descriptions import percent
-from revinc import HookedTransformerConfig, Task, TrainConfig
-from revinc.dataset import make_dataset
+from jax_revinc.report.subject import Subject
+from revinc import HookedTransformerConfig, Task
 from revinc.tasks import eval_positions
 from revinc.token_labels import sequence_labels, token_label, which_sequences
-from revinc.weights import StateDict, parameter_count
+from revinc.weights import parameter_count
 
 MOST_NUMBERS = 200_000
 """Activations that all sequences of a page may hold together, to keep it small."""
@@ -54,7 +54,7 @@ class Activity(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What a model does on one sequence, or on average over all, as the page of a run shows it.
+    """What a model does on one sequence, or on average over all, as its page shows it.
 
     Attributes:
         name: the sequence in words.
@@ -85,21 +85,23 @@ class View:
         return self.answers | ({} if self.right is None else {"right": self.right.tolist()})
 
 
-def sample_views(weights: StateDict, cfg: TrainConfig) -> list[View]:
-    """What a model does on single sequences: holdout first, as many as the page has room for."""
-    dataset = make_dataset(cfg)
-    splits = {"holdout": dataset.holdout_rows, "train": dataset.train_rows}
-    numbered = [(row, split) for split, rows in splits.items() for row in rows]
-    shown = numbered[: n_samples(cfg)]
+def sample_views(subject: Subject) -> list[View]:
+    """What a model does on single sequences, in the order of their splits.
+
+    They are as many as the page has room for.
+    """
+    cfg, task, tokens = subject.cfg, subject.task, subject.tokens
+    numbered = [(row, split) for split, rows in subject.splits.items() for row in rows]
+    shown = numbered[: n_samples(cfg, task)]
     rows = [row for row, _ in shown]
-    predicted, activity = observe(cfg, weights, dataset.tokens[rows])
+    predicted, activity = observe(subject, tokens[rows])
     return [
         sample_view(
-            cfg.task,
+            task,
             split,
-            dataset.tokens[row],
+            tokens[row],
             predicted[i],
-            attributed_components(cfg.model),
+            attributed_components(cfg),
             jax.tree.map(itemgetter(i), activity),
         )
         for i, (row, split) in enumerate(shown)
@@ -116,9 +118,8 @@ def sample_view(
 ) -> View:
     """Build the `View` of one sequence from the model's predicted tokens and its activations."""
     mask = task.loss_mask()
-    given = [token for token in words_of(task, tokens[~mask]) if token != "BOS"]
     return View(
-        name=" ".join(given),
+        name=" ".join(given_words(task, tokens)),
         split=split,
         labels=tuple(sequence_labels(task, tokens[:-1])),
         components=components,
@@ -132,18 +133,23 @@ def sample_view(
     )
 
 
-def mean_view(weights: StateDict, cfg: TrainConfig) -> View:
+def given_words(task: Task, tokens: Int[np.ndarray, " seq"]) -> list[str]:
+    """The names of a sequence's tokens that a model is given, without BOS."""
+    return [word for word in words_of(task, tokens[~task.loss_mask()]) if word != "BOS"]
+
+
+def mean_view(subject: Subject) -> View:
     """Build the `View` of what a model does on average over all sequences of the task."""
-    tokens = cfg.task.sequences()
+    task, tokens = subject.task, subject.task.sequences()
     starts = range(0, len(tokens), BATCH)
-    observed = (observe(cfg, weights, tokens[i : i + BATCH]) for i in starts)
+    observed = (observe(subject, tokens[i : i + BATCH]) for i in starts)
     totals = [jax.tree.map(partial(np.sum, axis=0), activity) for _, activity in observed]
     activity = jax.tree.map(lambda *parts: sum(parts) / len(tokens), *totals)
     return View(
-        name=f"mean of {which_sequences(cfg.task)}",
+        name=f"mean of {which_sequences(task)}",
         split="",
-        labels=cfg.task.position_labels[:-1],
-        components=attributed_components(cfg.model),
+        labels=task.position_labels[:-1],
+        components=attributed_components(subject.cfg),
         activity=activity,
         answers={
             "predicted right": [percent(share) for share in activity.right],
@@ -153,21 +159,22 @@ def mean_view(weights: StateDict, cfg: TrainConfig) -> View:
 
 
 def observe(
-    cfg: TrainConfig, weights: StateDict, tokens: Int[np.ndarray, "batch seq"]
+    subject: Subject, tokens: Int[np.ndarray, "batch seq"]
 ) -> tuple[Int[np.ndarray, "batch n_predicted"], Activity]:
     """Run a model on sequences, and return its predicted tokens and its activity.
 
     One kept program serves all blocks of sequences: a shorter one is filled up.
     """
-    width = min(BATCH, len(cfg.task.sequences()))
-    settings = {"predicted": eval_positions(cfg.task)}
+    cfg, task = subject.cfg, subject.task
+    width = min(BATCH, len(task.sequences()))
+    settings = {"predicted": eval_positions(task)}
     blocks = []
     for start in range(0, len(tokens), width):
         rows = np.arange(start, start + width).clip(max=len(tokens) - 1)
         block = tokens[rows].astype(np.int32)
-        arguments = {"params": weights, "tokens": block}
-        work = parameter_count(cfg.model) * block.size
-        found = run_kept(observe_block, cfg.model, settings, arguments, work)
+        arguments = {"params": subject.weights, "tokens": block}
+        work = parameter_count(cfg) * block.size
+        found = run_kept(observe_block, cfg, settings, arguments, work)
         blocks.append(jax.tree.map(itemgetter(np.s_[: len(tokens) - start]), found))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
 
@@ -198,11 +205,11 @@ def observe_block(
     return answers, Activity(**found)
 
 
-def n_samples(cfg: TrainConfig) -> int:
+def n_samples(cfg: HookedTransformerConfig, task: Task) -> int:
     """The number of sequences that the page shows one by one: fewer for a large model."""
-    sequences = cfg.task.sequences()
+    sequences = task.sequences()
     fed = sequences.shape[1] - 1
-    per_sample = cfg.model.n_layers * fed * (cfg.model.n_heads * fed + cfg.model.d_model)
+    per_sample = cfg.n_layers * fed * (cfg.n_heads * fed + cfg.d_model)
     return int(np.clip(MOST_NUMBERS // per_sample, 1, len(sequences)))
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from revinc import PRESETS
-from revinc.config_summary import MOST_LISTED, full_summary, short_summary
+from revinc.config_summary import MOST_LISTED, full_summary, nearest_preset, short_summary
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -38,3 +38,9 @@ def test_the_full_summary_has_every_field():
     for section, fields in cfg.to_dict().items():
         for name, value in fields.items():
             assert f"{name}={value}" in summary[section]
+
+
+def test_some_sections_are_compared_with_the_nearest_preset():
+    cfg = PRESETS["grokking"]
+    sections = {"model": cfg.model.replace(n_layers=2).to_dict()}
+    assert nearest_preset(sections) == ("grokking", {"model": {"n_layers": 2}})

@@ -59,15 +59,25 @@ function connectChooser(form) {
   const { axis } = form.dataset;
   const list = form.querySelector("select");
   const typed = form.querySelector("input");
-  const said = form.querySelector("output");
+  const complaint = form.querySelector(".complaint");
+  const said = form.querySelector("output:not(.complaint)");
   const all = [...list.options];
 
   function say(sentence) {
     if (said) said.textContent = sentence;
   }
 
+  /** Says beside the box what was expected there; nothing, if the box is right. */
+  function complain(sentence) {
+    if (!typed) return;
+    complaint.textContent = sentence;
+    typed.classList.toggle("wrong", sentence !== "");
+    typed.setAttribute("aria-invalid", String(sentence !== ""));
+  }
+
   function go(option) {
     say("");
+    complain("");
     list.value = option.value;
     choose(axis, Number(option.value));
   }
@@ -85,9 +95,8 @@ function connectChooser(form) {
   typed?.addEventListener("change", () => {
     const names = [words(typed.value), typed.value.trim()];
     const found = all.find((option) => names.includes(option.dataset.name));
-    typed.classList.toggle("wrong", !found && typed.value.trim() !== "");
     if (found) go(found);
-    else say(form.dataset.absent ?? `no such sequence here; type one like ${typed.placeholder}`);
+    else complain(typed.value.trim() && form.dataset.absent);
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   for (const button of form.querySelectorAll("[data-move]")) {

@@ -10,7 +10,11 @@ from jax_revinc.analysis.increment import component_labels
 from jax_revinc.analysis.snapshots import mean_patterns
 from jax_revinc.plots import scatterplot
 from jax_revinc.population import Population
-from jax_revinc.report.atlas.training_commands import export_command, train_command
+from jax_revinc.report.atlas.training_commands import (
+    export_command,
+    report_command,
+    train_command,
+)
 from jax_revinc.report.descriptions import percent
 from jax_revinc.report.render_html import Gallery, Picture
 from jax_revinc.report.run_figures import pattern_pictures
@@ -113,7 +117,7 @@ def model_options(chosen: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 def model_details(
     population: Population, chosen: pd.DataFrame, with_claims: bool
 ) -> list[dict[str, Any]]:
-    """A list of what the page shows of each chosen model: facts, claims and training command."""
+    """A list of what the page shows of each chosen model: facts, claims and commands."""
     cfg, task = population.config.model, population.config.task
     return [
         {
@@ -125,6 +129,7 @@ def model_details(
                 "Seeds": ", ".join(f"{name.removesuffix('_seed')} {model[name]}" for name in SEEDS),
             },
             "claims": claims_of(model.to_dict(), cfg, task).sentences(cfg) if with_claims else [],
+            "report_command": report_command(population, int(str(number))),
             "export_command": export_command(population, int(str(number))),
             "command": train_command(
                 population.run_config(int(str(number))), f"runs/model-{number}"

@@ -30,7 +30,7 @@ from jax_revinc.survey.outcomes import DIVERGES, OUTCOME, Masks, field_words, po
 from jax_revinc.survey.rate_intervals import Rate, mean_text, rate_of, unbroken
 from jax_revinc.survey.seed_variance import seeds_table
 from revinc.atomic_files import write_text
-from revinc.config_summary import count, model_size
+from revinc.config_summary import count, model_size, nearest_preset
 from revinc.folders import make_own_folder
 from revinc.json_records import read_record
 from revinc.number_format import percent, percentage
@@ -163,6 +163,7 @@ def atlas_page(population: Population, tables: Tables) -> str:
             "files": {f"{FOLDER}/{table}.parquet, .csv": TABLES[table] for table in tables},
             "train_command": population_command(population),
             "atlas_command": f"jax-revinc atlas {population.path}{task_flag(cfg.task)}",
+            "nearest": nearest_preset(shared_settings(population)),
             "settings": settings(population),
         },
     )
@@ -333,14 +334,37 @@ def pattern_sequences(population: Population) -> str:
     return f"{which_sequences(task)} sequences"
 
 
+def shared_settings(population: Population) -> dict[str, dict[str, Any]]:
+    """A population's settings by section of its config; of what varies, the values.
+
+    The number 2 of a field with one value is 2, not "2", to be compared with that of a preset.
+    """
+    sections = population.config.to_dict()
+    sections["train"] |= {name: values_of(population.planned[name]) for name in IDENTITY}
+    return sections
+
+
 def settings(population: Population) -> dict[str, dict[str, Any]]:
     """A population's settings by section of its config, with its engine and package versions."""
     record = read_record(population.path / CONFIG, "population")
-    sections = population.config.to_dict()
-    sections["train"] |= {name: value_range(population.planned[name]) for name in IDENTITY}
-    sections |= {"engine": population.engine, "versions": record["versions"]}
+    origin = {"engine": population.engine, "versions": record["versions"]}
     commit = record.get("commit")
-    return sections | ({"source": {"commit": commit}} if commit else {})
+    return (
+        shared_settings(population)
+        | origin
+        | ({"source": {"commit": short_commit(commit)}} if commit else {})
+    )
+
+
+def short_commit(commit: str) -> str:
+    """The hash of a commit in 12 digits, with what follows it, such as ``-dirty``."""
+    digits, dash, rest = commit.partition("-")
+    return digits[:12] + dash + rest
+
+
+def values_of(values: pd.Series) -> Any:
+    """A config field's values in a population: the only one itself, or a text of several."""
+    return values.iloc[0] if values.nunique() == 1 else value_range(values)
 
 
 def value_range(values: pd.Series) -> str:

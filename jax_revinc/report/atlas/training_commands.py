@@ -1,4 +1,4 @@
-"""Command lines that train one model of a population, or the whole population, again."""
+"""Command lines for one model of a population, and one that trains the whole population again."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def train_command(cfg: TrainConfig, out: str) -> str:
     return shlex.join(
         ["jax-revinc", "train", "--out", out, *as_flags({**changed_fields(cfg, IDENTITY), **own})]
     )
+
+
+def report_command(population: Population, model: int) -> str:
+    """The command line that writes the page of one model of a population."""
+    words = ["jax-revinc", "report", str(population.path), "--model", str(model)]
+    return shlex.join(words) + task_flag(population.config.task)
 
 
 def export_command(population: Population, model: int) -> str:

@@ -15,7 +15,8 @@ from jax_revinc import UserError, plots
 from jax_revinc.analysis import circuits
 from jax_revinc.analysis.effects import ablation_costs, edges, recovery
 from jax_revinc.analysis.snapshots import shown_steps
-from jax_revinc.plots import heatmaps, hyperparameters
+from jax_revinc.plots import heatmaps, hyperparameters, training
+from jax_revinc.plots.population_training import curves_version
 from jax_revinc.report import model_findings, run_figures
 from revinc import TrainConfig
 from revinc.sweep import SWEPT
@@ -79,6 +80,28 @@ def test_curves_are_those_of_the_run(short_run):
         np.testing.assert_allclose(
             holdout.y, short_run.metrics[f"holdout_{name}"], rtol=FOUR_DIGITS
         )
+
+
+def test_a_loss_of_0_is_a_gap_and_an_accuracy_of_0_is_drawn(short_run):
+    metrics = short_run.metrics.copy()
+    metrics[["train_loss", "train_accuracy"]] = 0.0
+    losses = short_run.losses.assign(loss=0.0)
+    train, holdout, batches = training.loss_figure(metrics, losses).data
+    assert set(train.y) == set(batches.y) == {None}
+    assert None not in holdout.y
+    assert set(training.split_curves(metrics, "accuracy").data[0].y) == {0.0}
+
+
+def test_a_median_loss_of_0_is_a_gap_too():
+    quantiles = pd.DataFrame({name: [0.0, 0.5] for name in ("q05", "q25", "q50", "q75", "q95")})
+    for metric, first in (("train_loss", None), ("train_accuracy", 0.0)):
+        version = curves_version(quantiles.assign(metric=metric))
+        assert {tuple(values) for values in version.values()} == {(first, 0.5)}
+
+
+def test_powers_of_ten_are_written_short(short_run):
+    axis = plots.loss(short_run).layout.yaxis
+    assert (axis.type, axis.exponentformat, axis.tickformat) == ("log", "e", None)
 
 
 def test_reading_is_the_attention_on_the_needed_tokens(short_run, task):

@@ -733,10 +733,22 @@ def test_a_click_on_a_point_opens_its_model(opened, pictures):
     np.testing.assert_allclose(sorted(numbers), sorted(shown[~np.isnan(shown)]), atol=0.0051)
     assert tab.locator("article:visible").count() == 1
     number = name.split()[1]
-    export, train = tab.locator("article:visible code").all_text_contents()
+    report, export, train = tab.locator("article:visible code").all_text_contents()
+    assert report.startswith("jax-revinc report ")
+    assert report.endswith(f" --model {number}")
     assert f"--model {number} " in export
     assert f"runs/model-{number} " in train
     assert not [event for event in events if event.startswith("error")]
+
+
+def test_only_settings_that_differ_from_the_preset_are_unfolded(opened):
+    tab, _ = opened
+    shown = tab.locator("table.settings tr:visible")
+    texts = [row.strip() for row in shown.all_text_contents()]
+    assert {"n_ctx5", "length2", "batch_size4"} <= set(texts)
+    assert [text for text in texts if text.startswith("n_layers")] == []
+    tab.get_by_text("All settings").click()
+    assert shown.count() > 2 * len(texts)
 
 
 def test_models_can_be_chosen_by_keyboard_and_by_number(opened):
@@ -753,7 +765,9 @@ def test_models_can_be_chosen_by_keyboard_and_by_number(opened):
     assert shown_model(tab) == f"Model {names[-1]}"
     form.locator("input").fill("99999")
     tab.keyboard.press("Enter")
-    assert form.locator("output").text_content() == "not among the models shown here"
+    assert form.locator(".complaint").text_content() == (
+        f"type the number of a model in the list, such as {names[0]}"
+    )
     assert shown_model(tab) == f"Model {names[-1]}"
 
 

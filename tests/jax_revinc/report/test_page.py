@@ -33,6 +33,7 @@ from jax_revinc.report import model_behaviour, model_findings
 from jax_revinc.report.descriptions import percent
 from jax_revinc.report.page import report_page, write_report
 from jax_revinc.report.render_html import asset, make_environment
+from jax_revinc.report.subject import subject_of_run
 from revinc.dataset import make_dataset
 from revinc.runs import WEIGHTS
 
@@ -229,7 +230,7 @@ def test_the_mean_is_over_all_sequences(run, monkeypatch):
     monkeypatch.setattr(model_behaviour, "BATCH", 100)
     model, tokens = run.model(), run.config.task.sequences()
     logits, cache = model.run_with_cache(tokens[:, :-1])
-    activity = model_behaviour.mean_view(run.state_dict(), run.config).activity
+    activity = model_behaviour.mean_view(subject_of_run(run)).activity
     for layer in range(2):
         expected = np.asarray(cache["pattern", layer]).mean(axis=0)
         np.testing.assert_allclose(activity.patterns[layer], expected, rtol=0, atol=1e-5)
@@ -270,7 +271,7 @@ def test_a_long_run_is_thinned_out(run):
 def test_answers_are_the_models(run, activations):
     sequences = shown_sequences(run)
     predicted = np.asarray(activations[0]).argmax(-1)[:, 4:]
-    samples = model_behaviour.sample_views(run.state_dict(), run.config)
+    samples = model_behaviour.sample_views(subject_of_run(run))
     assert len(samples) == len(sequences)
     for view, sequence, answer in zip(samples, sequences, predicted, strict=True):
         assert view.name == " ".join(map(str, sequence[1:5]))
@@ -280,7 +281,7 @@ def test_answers_are_the_models(run, activations):
 
 
 def test_answers_are_marked_right_and_wrong(run):
-    view = model_behaviour.sample_views(run.state_dict(), run.config)[0]
+    view = model_behaviour.sample_views(subject_of_run(run))[0]
     assert view.split == "holdout"
     view = dataclasses.replace(view, right=np.array([True, False, False, True]))
     macros = make_environment().get_template("macros.html").module
@@ -360,8 +361,8 @@ def test_weights_too_large_are_left_out(run, monkeypatch):
 
 def test_a_large_model_shows_fewer_samples(tutorial):
     large = dataclasses.replace(tutorial, model=model(n_layers=12, d_model=256, n_heads=16))
-    assert model_behaviour.n_samples(tutorial) == 256
-    assert 1 <= model_behaviour.n_samples(large) < 20
+    assert model_behaviour.n_samples(tutorial.model, tutorial.task) == 256
+    assert 1 <= model_behaviour.n_samples(large.model, large.task) < 20
 
 
 def test_an_unfinished_run_has_no_report(run, tmp_path):
@@ -502,19 +503,63 @@ def test_sequences_one_by_one_and_the_next_mistake(opened, run, activations):
     assert "✗" in shown.text_content()
 
 
-def test_a_sequence_that_is_not_there_is_said_so(opened):
+def test_beside_a_box_with_a_bad_sequence_stands_what_is_expected(opened):
     tab, _ = opened
+    box, complaint = tab.locator(".chooser input"), tab.locator(".chooser .complaint")
+    plain = box.evaluate("box => getComputedStyle(box).borderColor")
+    red = [int(LIGHT.wrong[i : i + 2], 16) for i in (1, 3, 5)]
     for typed in ("9 9 9 9", "0", "<b>"):
-        tab.locator(".chooser input").fill(typed)
+        box.fill(typed)
         tab.keyboard.press("Enter")
-        assert (
-            tab.locator(".chooser output").text_content()
-            == "no such sequence here; type one like 3 0 2 0"
+        assert complaint.text_content() == (
+            "type 4 tokens, each one of 0, 1, 2, 3, such as 3 0 2 0"
         )
+        assert box.get_attribute("aria-invalid") == "true"
+        border = box.evaluate("box => getComputedStyle(box).borderColor")
+        assert border == "rgb({}, {}, {})".format(*red)
+        across = complaint.bounding_box()["x"] - box.bounding_box()["x"]
+        assert 0 < across - box.bounding_box()["width"] < 20
         assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "0"
         tab.get_by_role("button", name="← previous").click()
         tab.get_by_role("button", name="next →").click()
-        assert tab.locator(".chooser output").text_content() == ""
+        assert complaint.text_content() == ""
+        assert box.evaluate("box => getComputedStyle(box).borderColor") == plain
+
+
+def test_an_empty_box_is_no_mistake(opened):
+    tab, _ = opened
+    tab.locator(".chooser input").fill("9")
+    tab.keyboard.press("Enter")
+    tab.locator(".chooser input").fill("")
+    tab.keyboard.press("Enter")
+    assert tab.locator(".chooser .complaint").text_content() == ""
+
+
+def test_only_settings_that_differ_from_the_preset_are_unfolded(opened, run):
+    tab, _ = opened
+    shown = tab.locator("#settings tr:visible th")
+    assert shown.all_text_contents() == ["steps", "snapshots"]
+    tab.get_by_text("All settings").click()
+    sections = [*run.config.to_dict().values(), run.engine, run.versions]
+    assert shown.count() == 2 + sum(map(len, sections))
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_no_setting_is_broken_or_printed_over_another(opened, width):
+    tab, _ = opened
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.get_by_text("All settings").click()
+    tables = [table.bounding_box() for table in tab.locator("#settings table").all()]
+    assert all(box["x"] + box["width"] <= width for box in tables)
+    cells = tab.locator("#settings :is(th, td)")
+    lines = cells.evaluate_all("""cells => cells.map((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return [cell.textContent, new Set([...range.getClientRects()].map((r) => r.top)).size];
+    })""")
+    assert [text for text, n_lines in lines if n_lines > 1 and " " not in text] == []
+    beside = cells.evaluate_all("cells => cells.map((c) => c.scrollWidth - c.clientWidth)")
+    assert max(beside) <= 0
 
 
 def test_a_layer_can_be_looked_at_alone(opened):

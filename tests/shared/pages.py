@@ -1,0 +1,30 @@
+"""Reading pages: the figures inside them, and the text that a reader sees."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import unescape
+
+
+def pictures_of(html):
+    """The figures that a page's script draws, by name, as JSON with their versions."""
+    data = re.search(r'<script type="application/json" id="pictures">(.*?)</script>', html, re.S)
+    return json.loads(data[1])["pictures"]
+
+
+def text_of(html):
+    """What a reader reads, with plain spaces."""
+    body = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.S)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)).replace("\u00a0", " "))
+
+
+def table_of(html, caption):
+    """The rows of the table with a caption, as lists of texts."""
+    tables = re.findall(r"<table.*?</table>", html, flags=re.S)
+    (table,) = [table for table in tables if f"<caption>{caption}</caption>" in table]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, flags=re.S)
+    return [
+        [text_of(cell).strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.S)]
+        for row in rows
+    ]

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from revinc.best_evaluation import best_evaluation, has_collapsed
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.config_summary import full_summary, short_summary
@@ -115,10 +116,18 @@ class Reporter:
             self.say(f"Solved: {right} of the holdout is right.")
             return
         self.say(f"Not solved: {right} of the holdout is right, {needed} is needed.")
-        best = run.metrics.iloc[int(run.metrics["holdout_accuracy"].to_numpy().argmax())]
+        accuracy, loss = (
+            run.metrics[f"holdout_{what}"].to_numpy() for what in ("accuracy", "loss")
+        )
+        best = run.metrics.iloc[int(best_evaluation(accuracy, loss))]
         if best.holdout_accuracy > last.holdout_accuracy:
+            what = (
+                "It had solved the task"
+                if has_collapsed(accuracy, cfg.task.solved)
+                else "It was better"
+            )
             self.say(
-                f"It was better before: {percentage(best.holdout_accuracy)} at step "
+                f"{what} before: {percentage(best.holdout_accuracy)} at step "
                 f"{int(best.step):,}. A run at a constant learning rate can lose what it has "
                 "learned; a schedule that ends low keeps it (--lr-schedule cosine)."
             )

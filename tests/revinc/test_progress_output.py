@@ -22,6 +22,7 @@ def said_of(holdout, cfg, capsys):
             "step": range(0, 100 * len(holdout), 100),
             "train_accuracy": holdout,
             "holdout_accuracy": holdout,
+            "holdout_loss": 1.0,
         }
     )
     Reporter().finished(types.SimpleNamespace(config=cfg, metrics=metrics))
@@ -37,6 +38,11 @@ def test_a_run_that_lost_what_it_had_learned_says_when_it_was_better(capsys):
     assert lines[0] == "Not solved: 40.00% of the holdout is right, 100% is needed."
     assert lines[1].startswith("It was better before: 99.00% at step 100.")
     assert len(said_of([0.2, 0.4, 0.99], TUTORIAL, capsys)[1:]) == 1
+
+
+def test_a_run_that_had_solved_the_task_says_so(capsys):
+    line = said_of([0.2, 1.0, 1.0, 0.4], TUTORIAL, capsys)[2]
+    assert line.startswith("It had solved the task before: 100.00% at step 100.")
 
 
 @pytest.mark.parametrize("verbose", [False, True])

@@ -76,7 +76,9 @@ def test_curves_are_those_of_the_run(short_run):
         train, holdout, *_ = getattr(plots, name)(short_run).data
         assert list(train.x) == short_run.metrics["step"].tolist()
         np.testing.assert_allclose(train.y, short_run.metrics[f"train_{name}"], rtol=FOUR_DIGITS)
-        np.testing.assert_allclose(holdout.y, short_run.metrics[f"holdout_{name}"], rtol=FOUR_DIGITS)
+        np.testing.assert_allclose(
+            holdout.y, short_run.metrics[f"holdout_{name}"], rtol=FOUR_DIGITS
+        )
 
 
 def test_reading_is_the_attention_on_the_needed_tokens(short_run, task):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from populations import FLAGS, RECIPE, WIDTH, assert_same_store, command, names_
 from rich.console import Console
 
 from jax_revinc import UserError
-from jax_revinc.population import load, train_population
+from jax_revinc.population import Population, load, train_population
 from jax_revinc.population.processes import use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.success_rate import success_table
@@ -76,6 +77,15 @@ def test_it_trains_what_the_flags_say_and_prints_how_it_went(run_cli, tmp_path):
     assert [line.split(" | ")[0] for line in lines] == [f"{n}/12 models" for n in (4, 8, 12)]
     assert re.fullmatch(r"12/12 models \| 100% of the holdout: \d.*\[.*\], 6 diverged", lines[-1])
     assert outcome.out.splitlines()[-1] == f"Its page: jax-revinc atlas {out}"
+
+
+def test_it_says_how_many_models_lost_what_they_had_learned(run_cli, whole, tmp_path, monkeypatch):
+    lost = whole.best.assign(best_holdout_accuracy=1.0, collapsed=whole.best.index < 12)
+    monkeypatch.setattr(Population, "best", lost)
+    outcome = run_cli("--out", shutil.copytree(whole.path, tmp_path / "copy"), "--resume")
+    *_, sentence, _ = outcome.out.splitlines()
+    assert sentence.startswith("100.0% [92.6 .. 100.0] reached 100% of the holdout at some")
+    assert sentence.endswith("had lost it again by the last one (12).")
 
 
 def test_resume_needs_no_flags_but_the_store(run_cli, whole, tmp_path):

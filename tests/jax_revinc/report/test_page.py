@@ -251,7 +251,9 @@ def test_curves_are_those_of_the_run(run, figures):
         train_curve, holdout_curve, *rest = figures[quantity][0]["data"]
         assert train_curve["x"] == holdout_curve["x"] == run.metrics["step"].tolist()
         for split, curve in (("train", train_curve), ("holdout", holdout_curve)):
-            np.testing.assert_allclose(curve["y"], run.metrics[f"{split}_{quantity}"], rtol=FOUR_DIGITS)
+            np.testing.assert_allclose(
+                curve["y"], run.metrics[f"{split}_{quantity}"], rtol=FOUR_DIGITS
+            )
         for batch_curve in rest:
             assert batch_curve["x"] == run.losses["step"].tolist()
             np.testing.assert_allclose(batch_curve["y"], run.losses["loss"], rtol=FOUR_DIGITS)

@@ -1,0 +1,51 @@
+"""The best evaluation of a training, and whether the training lost what it had learned by the end.
+
+These are the definitions for a run and for a population alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+def merit(evaluation: Mapping[str, float]) -> tuple[float, float]:
+    """What decides which of two evaluations is better: the greater tuple is.
+
+    It is the one with the higher holdout accuracy; of two with the same, that with the lower
+    holdout loss. Of several evaluations with equal merit, the earliest counts as the best.
+    """
+    return evaluation["holdout_accuracy"], -evaluation["holdout_loss"]
+
+
+def best_evaluation(
+    accuracy: Float[np.ndarray, "*models evaluations"],
+    loss: Float[np.ndarray, "*models evaluations"],
+) -> Int[np.ndarray, "*models"]:
+    """The index of each training's best evaluation, which is the earliest of the greatest `merit`.
+
+    Args:
+        accuracy: the holdout accuracy at every evaluation; NaN from the step on at which a training
+            diverged. A training without any number has the index 0.
+        loss: the holdout loss at the same evaluations.
+    """
+    accuracy = np.where(np.isnan(accuracy), -np.inf, accuracy)
+    is_highest = accuracy == accuracy.max(axis=-1, keepdims=True)
+    losses = np.where(is_highest & ~np.isnan(loss), loss, np.inf)
+    return np.argmin(losses, axis=-1)
+
+
+def has_collapsed(
+    accuracy: Float[np.ndarray, "*models evaluations"], solved: float
+) -> Bool[np.ndarray, "*models"]:
+    """Whether each training solved the holdout at some evaluation, and no longer at the last one.
+
+    Args:
+        accuracy: the holdout accuracy at every evaluation; NaN from the step on at which a training
+            diverged, which counts as not solved.
+        solved: the accuracy from which the holdout counts as solved, the task's.
+    """
+    is_solved = accuracy >= solved
+    return is_solved.any(axis=-1) & ~is_solved[..., -1]

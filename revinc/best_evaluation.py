@@ -5,7 +5,7 @@ These are the definitions for a run and for a population alike.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -49,3 +49,26 @@ def has_collapsed(
     """
     is_solved = accuracy >= solved
     return is_solved.any(axis=-1) & ~is_solved[..., -1]
+
+
+class BestSoFar:
+    """The best evaluation of a run while it is trained.
+
+    Args:
+        evaluations: those that were made so far, each with its step and metrics.
+
+    Attributes:
+        step: the step of the best one; None if there are none yet.
+    """
+
+    def __init__(self, evaluations: Sequence[Mapping[str, float]]) -> None:
+        self._best = max(evaluations, key=merit, default=None)
+
+    @property
+    def step(self) -> int | None:
+        return None if self._best is None else int(self._best["step"])
+
+    def add(self, evaluation: Mapping[str, float]) -> None:
+        """Take account of the latest evaluation; one that was added already changes nothing."""
+        if self._best is None or merit(evaluation) > merit(self._best):
+            self._best = evaluation

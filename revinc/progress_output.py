@@ -25,6 +25,7 @@ from revinc.engine import Engine
 from revinc.model_config import HookedTransformerConfig
 from revinc.number_format import percent, percentage
 from revinc.runs import Run
+from revinc.tasks import task_flag
 from revinc.terminal import PlainConsole, styled
 from revinc.weights import parameter_count, parameter_shapes
 
@@ -131,6 +132,11 @@ class Reporter:
                 f"{int(best.step):,}. A run at a constant learning rate can lose what it has "
                 "learned; a schedule that ends low keeps it (--lr-schedule cosine)."
             )
+            if run.keep:
+                self.say(
+                    f"The weights of that step are kept: jax-revinc inspect {run.path} --step best"
+                    f"{task_flag(cfg.task)}"
+                )
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

@@ -14,6 +14,7 @@ from jax_revinc.commands.run_argument import add_run
 from jax_revinc.training import Run
 from revinc.dataset import make_dataset
 from revinc.flag_values import integer
+from revinc.runs import BEST
 from revinc.terminal import PlainConsole, PlainParser, styled
 from revinc.validation import require_index
 
@@ -48,11 +49,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--step",
-        type=integer,
-        metavar="N",
-        help="inspect the snapshot after N updates (default: the final weights)",
+        type=step,
+        metavar="N|best",
+        help="inspect the snapshot after N updates, or that of the best evaluation (default: the "
+        "final weights)",
     )
     return parser.parse_args(words)
+
+
+def step(text: str) -> int | str:
+    """Parse a number of updates, or ``best``."""
+    return text if text == BEST else integer(text)
 
 
 def run_command(words: list[str]) -> None:

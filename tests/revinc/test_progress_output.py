@@ -15,7 +15,7 @@ TUTORIAL = PRESETS["tutorial"]
 ENGINE = types.SimpleNamespace(device="a device", identity={"name": "xla"})
 
 
-def said_of(holdout, cfg, capsys):
+def said_of(holdout, cfg, capsys, keep=None):
     """What is said of a run with these holdout accuracies, 100 steps apart."""
     metrics = pd.DataFrame(
         {
@@ -25,7 +25,8 @@ def said_of(holdout, cfg, capsys):
             "holdout_loss": 1.0,
         }
     )
-    Reporter().finished(types.SimpleNamespace(config=cfg, metrics=metrics))
+    run = types.SimpleNamespace(config=cfg, metrics=metrics, keep=keep, path="runs/a")
+    Reporter().finished(run)
     return capsys.readouterr().out.splitlines()
 
 
@@ -43,6 +44,12 @@ def test_a_run_that_lost_what_it_had_learned_says_when_it_was_better(capsys):
 def test_a_run_that_had_solved_the_task_says_so(capsys):
     line = said_of([0.2, 1.0, 1.0, 0.4], TUTORIAL, capsys)[2]
     assert line.startswith("It had solved the task before: 100.00% at step 100.")
+
+
+def test_a_run_that_kept_its_best_weights_says_how_to_look_at_them(capsys):
+    lines = said_of([0.2, 0.99, 0.4], TUTORIAL, capsys, keep="best")[1:]
+    assert lines[2:] == ["The weights of that step are kept: jax-revinc inspect runs/a --step best"]
+    assert len(said_of([0.2, 0.4, 0.99], TUTORIAL, capsys, keep="best")[1:]) == 1
 
 
 @pytest.mark.parametrize("verbose", [False, True])

@@ -114,6 +114,13 @@ def test_an_axis_of_one_value_belongs_to_the_recipe(run_cli, tmp_path):
     assert accepted.err == ["jax-revinc: width must be at least 1, not 0"]
 
 
+def test_only_runs_keep_their_best_weights(run_cli, tmp_path):
+    refused = run_cli("--out", tmp_path / "new", "--seeds", "2", "--keep", "best")
+    assert (refused.status, len(refused.err)) == (2, 1)
+    assert "a population keeps only final weights" in refused.err[0]
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_lists_every_flag(run_cli):
     outcome = run_cli("--help")
     assert (outcome.status, outcome.err) == (0, [])

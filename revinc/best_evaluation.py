@@ -37,7 +37,7 @@ def best_evaluation(
     return np.argmin(losses, axis=-1)
 
 
-def has_collapsed(
+def has_lost_it(
     accuracy: Float[np.ndarray, "*models evaluations"], solved: float
 ) -> Bool[np.ndarray, "*models"]:
     """Whether each training solved the holdout at some evaluation, and no longer at the last one.

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from revinc.best_evaluation import best_evaluation, has_collapsed
+from revinc.best_evaluation import best_evaluation, has_lost_it
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.config_summary import full_summary, short_summary
@@ -117,26 +117,20 @@ class Reporter:
             self.say(f"Solved: {right} of the holdout is right.")
             return
         self.say(f"Not solved: {right} of the holdout is right, {needed} is needed.")
-        accuracy, loss = (
-            run.metrics[f"holdout_{what}"].to_numpy() for what in ("accuracy", "loss")
-        )
-        best = run.metrics.iloc[int(best_evaluation(accuracy, loss))]
+        accuracy, loss = (run.metrics[f"holdout_{name}"] for name in ("accuracy", "loss"))
+        best = run.metrics.iloc[int(best_evaluation(accuracy.to_numpy(), loss.to_numpy()))]
         if best.holdout_accuracy > last.holdout_accuracy:
-            what = (
-                "It had solved the task"
-                if has_collapsed(accuracy, cfg.task.solved)
-                else "It was better"
+            lost_it = has_lost_it(accuracy.to_numpy(), cfg.task.solved)
+            was = "It had solved the task" if lost_it else "It was better"
+            kept = (
+                f"Its weights are kept: jax-revinc inspect {run.path} --step best"
+                f"{task_flag(cfg.task)}"
+                if run.keep
+                else "A run can lose what it has learned; --keep best keeps the weights of its best "
+                "evaluation."
             )
-            self.say(
-                f"{what} before: {percentage(best.holdout_accuracy)} at step "
-                f"{int(best.step):,}. A run at a constant learning rate can lose what it has "
-                "learned; a schedule that ends low keeps it (--lr-schedule cosine)."
-            )
-            if run.keep:
-                self.say(
-                    f"The weights of that step are kept: jax-revinc inspect {run.path} --step best"
-                    f"{task_flag(cfg.task)}"
-                )
+            at = f"{percentage(best.holdout_accuracy)} at step {int(best.step):,}"
+            self.say(f"{was} before: {at}. {kept}")
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

@@ -11,7 +11,7 @@ from itertools import chain
 import jax
 
 from jax_revinc.engines.engine_choice import add_engine_flag
-from jax_revinc.population.collapses import collapse_sentences
+from jax_revinc.population.best_evaluations import lost_sentences
 from jax_revinc.population.processes import join_job, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
@@ -64,7 +64,7 @@ def run_command(words: list[str]) -> None:
         )
         if jax.process_index() == 0:
             progress.console.print(success_table(population.metrics, cfg.task.solved))
-            for sentence in collapse_sentences(population.best, cfg.task.solved):
+            for sentence in lost_sentences(population.best, cfg.task.solved):
                 progress.say(sentence)
             progress.say(f"Its page: jax-revinc atlas {args.out}{task_flag(cfg.task)}")
 

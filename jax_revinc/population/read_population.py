@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from jax_revinc.model import HookedTransformer
-from jax_revinc.population.collapses import best_table
+from jax_revinc.population.best_evaluations import best_table
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.population.store import Store, read_store
 from revinc import TrainConfig, UserError
@@ -85,7 +85,7 @@ class Population:
         """A table with a row per finished model, read from the curves: when it was at its best.
 
         The columns are `best_step`, the step of the best evaluation; `best_holdout_accuracy`, the
-        holdout accuracy there; and `collapsed`, whether the model solved the holdout at some
+        holdout accuracy there; and `lost_it`, whether the model solved the holdout at some
         evaluation and no longer at the last one. See `revinc.best_evaluation`. A model that
         diverged before its first evaluation has no best step. The weights of a best step are not
         stored.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revinc.best_evaluation import best_evaluation, has_collapsed, merit
+from revinc.best_evaluation import best_evaluation, has_lost_it, merit
 
 LEVELS = [0.0, 0.5, 1.0]
 """Few values, so that many are equal."""
@@ -43,15 +43,15 @@ def test_models_side_by_side_are_judged_as_each_alone(models, solved):
         best_evaluation(accuracy, loss), [best_evaluation(*each) for each in alone]
     )
     np.testing.assert_array_equal(
-        has_collapsed(accuracy, solved), [has_collapsed(each, solved) for each, _ in alone]
+        has_lost_it(accuracy, solved), [has_lost_it(each, solved) for each, _ in alone]
     )
 
 
 @given(EVALUATIONS, st.sampled_from(LEVELS[1:]))
-def test_only_what_was_solved_and_is_no_longer_has_collapsed(evaluations, solved):
+def test_only_what_was_solved_and_is_no_longer_has_lost_it(evaluations, solved):
     accuracy, loss = curves(evaluations)
     best = accuracy[best_evaluation(accuracy, loss)]
-    assert has_collapsed(accuracy, solved) == (best >= solved > accuracy[-1])
+    assert has_lost_it(accuracy, solved) == (best >= solved > accuracy[-1])
 
 
 HISTORIES = {
@@ -68,8 +68,8 @@ HISTORIES = {
 
 
 @pytest.mark.parametrize(("accuracy", "lost"), HISTORIES.values(), ids=HISTORIES)
-def test_a_training_that_lost_the_holdout_has_collapsed(accuracy, lost):
-    assert has_collapsed(np.array(accuracy), 1.0) == lost
+def test_a_training_that_lost_the_holdout_has_lost_it(accuracy, lost):
+    assert has_lost_it(np.array(accuracy), 1.0) == lost
 
 
 def test_a_divergence_is_never_the_best():

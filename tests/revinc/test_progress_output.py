@@ -47,8 +47,10 @@ def test_a_run_that_had_solved_the_task_says_so(capsys):
 
 
 def test_a_run_that_kept_its_best_weights_says_how_to_look_at_them(capsys):
-    lines = said_of([0.2, 0.99, 0.4], TUTORIAL, capsys, keep="best")[1:]
-    assert lines[2:] == ["The weights of that step are kept: jax-revinc inspect runs/a --step best"]
+    assert said_of([0.2, 0.99, 0.4], TUTORIAL, capsys, keep="best")[2:] == [
+        "It was better before: 99.00% at step 100. Its weights are kept: "
+        "jax-revinc inspect runs/a --step best"
+    ]
     assert len(said_of([0.2, 0.4, 0.99], TUTORIAL, capsys, keep="best")[1:]) == 1
 
 

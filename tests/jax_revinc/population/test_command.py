@@ -80,7 +80,7 @@ def test_it_trains_what_the_flags_say_and_prints_how_it_went(run_cli, tmp_path):
 
 
 def test_it_says_how_many_models_lost_what_they_had_learned(run_cli, whole, tmp_path, monkeypatch):
-    lost = whole.best.assign(best_holdout_accuracy=1.0, collapsed=whole.best.index < 12)
+    lost = whole.best.assign(best_holdout_accuracy=1.0, lost_it=whole.best.index < 12)
     monkeypatch.setattr(Population, "best", lost)
     outcome = run_cli("--out", shutil.copytree(whole.path, tmp_path / "copy"), "--resume")
     *_, sentence, _ = outcome.out.splitlines()

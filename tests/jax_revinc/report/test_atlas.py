@@ -368,10 +368,10 @@ def test_the_headline_is_that_of_the_tables(tables, html):
 
 def test_the_headline_counts_models_that_lost_what_they_had_learned(tables):
     models, points = tables["models"], tables["points"]
-    assert not models["collapsed"].any()
+    assert not models["lost_it"].any()
     lost = models[OUTCOME] == TRAIN_ONLY
     models = models.assign(
-        collapsed=lost, best_holdout_accuracy=models["best_holdout_accuracy"].mask(lost, 1.0)
+        lost_it=lost, best_holdout_accuracy=models["best_holdout_accuracy"].mask(lost, 1.0)
     )
     rates, second, *_ = accuracy_sentences(models, points, 1.0)
     assert rates == accuracy_sentences(tables["models"], points, 1.0)[0]

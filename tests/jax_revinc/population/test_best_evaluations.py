@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from populations import RECIPE
 
-from jax_revinc.population.collapses import best_table, collapse_sentences
+from jax_revinc.population.best_evaluations import best_table, lost_sentences
 from jax_revinc.population.shards import DIVERGED
 from revinc.best_evaluation import best_evaluation
 
@@ -21,22 +21,22 @@ def test_a_row_tells_when_a_model_was_at_its_best_and_whether_it_lost_that():
     assert table.index.equals(INDEX)
     assert table["best_step"].tolist() == [10, 20, 10, pd.NA]
     np.testing.assert_array_equal(table["best_holdout_accuracy"], [1, 1, 0.5, np.nan])
-    assert table["collapsed"].tolist() == [True, False, False, False]
+    assert table["lost_it"].tolist() == [True, False, False, False]
 
 
 def test_the_task_decides_what_is_solved():
     table = best_table(INDEX, STEPS, ACCURACY, LOSS, solved=0.5)
-    assert table["collapsed"].tolist() == [True, False, True, False]
+    assert table["lost_it"].tolist() == [True, False, True, False]
 
 
 def test_a_sentence_counts_models_that_were_right_and_those_that_lost_it():
     table = best_table(INDEX, STEPS, ACCURACY, LOSS, solved=1.0)
-    (sentence,) = collapse_sentences(table, 1.0)
+    (sentence,) = lost_sentences(table, 1.0)
     assert sentence == (
         "50.0% [15.0 .. 85.0] reached 100% of the holdout at some evaluation (2), and "
         "25.0% [4.6 .. 69.9] reached it and had lost it again by the last one (1)."
     )
-    assert collapse_sentences(table.loc[[4, 7]], 1.0) == []
+    assert lost_sentences(table.loc[[4, 7]], 1.0) == []
 
 
 def test_a_population_reads_it_from_its_curves(small):
@@ -51,4 +51,4 @@ def test_a_population_reads_it_from_its_curves(small):
         assert model["best_holdout_accuracy"] == np.nanmax(accuracy[row])
     diverged = small.metrics[DIVERGED].notna()
     assert 0 < diverged.sum() < len(best)
-    assert not best["collapsed"][small.metrics["holdout_accuracy"] >= 1].any()
+    assert not best["lost_it"][small.metrics["holdout_accuracy"] >= 1].any()

@@ -7,10 +7,10 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from jax_revinc.population.success_rate import rate_text
-from revinc.best_evaluation import best_evaluation, has_collapsed
+from revinc.best_evaluation import best_evaluation, has_lost_it
 from revinc.number_format import percent
 
-BEST_STEP, BEST_ACCURACY, COLLAPSED = "best_step", "best_holdout_accuracy", "collapsed"
+BEST_STEP, BEST_ACCURACY, LOST_IT = "best_step", "best_holdout_accuracy", "lost_it"
 
 
 def best_table(
@@ -33,18 +33,18 @@ def best_table(
     best = accuracy[np.arange(len(accuracy)), at]
     step = pd.Series(steps[at], index, dtype="Int64").mask(np.isnan(best))
     return pd.DataFrame(
-        {BEST_STEP: step, BEST_ACCURACY: best, COLLAPSED: has_collapsed(accuracy, solved)}, index
+        {BEST_STEP: step, BEST_ACCURACY: best, LOST_IT: has_lost_it(accuracy, solved)}, index
     )
 
 
-def collapse_sentences(best: pd.DataFrame, solved: float) -> list[str]:
+def lost_sentences(best: pd.DataFrame, solved: float) -> list[str]:
     """A list with a sentence on how many models solved the holdout and lost it; empty if none did.
 
     Args:
         best: as `Population.best`, or any table with its columns.
         solved: the accuracy from which the holdout counts as solved.
     """
-    n, lost = len(best), int(best[COLLAPSED].sum())
+    n, lost = len(best), int(best[LOST_IT].sum())
     if not lost:
         return []
     ever = int((best[BEST_ACCURACY] >= solved).sum())

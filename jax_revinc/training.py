@@ -29,8 +29,17 @@ from revinc.weights import StateDict, parameter_shapes
 class Run(runs.Run):
     """The folder of one training run, whose weights can be opened as a `HookedTransformer`."""
 
-    def model(self, step: int | None = None) -> HookedTransformer:
-        """The trained model, or the model after `step` updates, from the snapshot of that step."""
+    def model(self, step: int | str | None = None) -> HookedTransformer:
+        """The trained model, or the model after `step` updates, from the snapshot of that step.
+
+        Args:
+            step: the number of updates; "best" for the step of the best evaluation; None for the
+                trained model.
+
+        Raises:
+            UserError: if the run is unfinished or has no snapshot of that step, or the file is
+                damaged.
+        """
         return HookedTransformer(self.config.model, params=self.state_dict(step))
 
 
@@ -44,6 +53,7 @@ def train(
     engine: Engine | str = "auto",
     reporter: Reporter | None = None,
     log: Sequence[str] = (),
+    keep: str | None = None,
 ) -> Run:
     """Train a model from the config `cfg`, and write the run folder `out`.
 
@@ -59,14 +69,17 @@ def train(
         reporter: where progress is shown; silent by default.
         log: where metrics are logged as well: "tensorboard" or "wandb", which need the extra
             ``tracking``.
+        keep: "best" to keep the weights of the best evaluation as well, for ``Run.model("best")``.
 
     Raises:
-        UserError: if `out`, `log` or `engine` can't be used, or `init` does not fit the config.
+        UserError: if `out`, `log`, `keep` or `engine` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
     if not isinstance(engine, str) and not hasattr(engine, "advance"):
         raise UserError(f"engine must be an engine's name or an Engine object, not {shown(engine)}")
-    request = make_request(cfg, out, init=init, resume=resume, overwrite=overwrite, log=log)
+    request = make_request(
+        cfg, out, init=init, resume=resume, overwrite=overwrite, log=log, keep=keep
+    )
     require_room_to_train(cfg, available=device_memory())
     reporter, data = reporter or Reporter(quiet=True), make_dataset(cfg)
     if isinstance(engine, str):

@@ -21,7 +21,7 @@ from revinc.field_flags import Parser, add_fields, field_help
 from revinc.flag_values import integer, path
 from revinc.model_config import HookedTransformerConfig
 from revinc.presets import PRESETS
-from revinc.runs import CONFIG, Run
+from revinc.runs import CONFIG, KEPT, Run
 from revinc.tasks import TASKS, Task, build_task, check_has_field, check_task, find_task
 from revinc.terminal import PlainParser
 from revinc.tracking import SINKS
@@ -112,6 +112,11 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="STEP",
         default=argparse.SUPPRESS,
         help=field_help(snapshots, PRESETS[DEFAULT_PRESET]),
+    )
+    parser.add_argument(
+        "--keep",
+        choices=KEPT,
+        help="best: also keep the weights of the best evaluation, for inspect --step best",
     )
     parser.add_argument(
         "--log",

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from revinc.best_evaluation import best_evaluation, has_lost_it
 from revinc.checkpoint import Checkpoint
 from revinc.config import TrainConfig
 from revinc.config_summary import full_summary, short_summary
@@ -24,6 +25,7 @@ from revinc.engine import Engine
 from revinc.model_config import HookedTransformerConfig
 from revinc.number_format import percent, percentage
 from revinc.runs import Run
+from revinc.tasks import task_flag
 from revinc.terminal import PlainConsole, styled
 from revinc.weights import parameter_count, parameter_shapes
 
@@ -115,13 +117,20 @@ class Reporter:
             self.say(f"Solved: {right} of the holdout is right.")
             return
         self.say(f"Not solved: {right} of the holdout is right, {needed} is needed.")
-        best = run.metrics.iloc[int(run.metrics["holdout_accuracy"].to_numpy().argmax())]
+        accuracy, loss = (run.metrics[f"holdout_{name}"] for name in ("accuracy", "loss"))
+        best = run.metrics.iloc[int(best_evaluation(accuracy.to_numpy(), loss.to_numpy()))]
         if best.holdout_accuracy > last.holdout_accuracy:
-            self.say(
-                f"It was better before: {percentage(best.holdout_accuracy)} at step "
-                f"{int(best.step):,}. A run at a constant learning rate can lose what it has "
-                "learned; a schedule that ends low keeps it (--lr-schedule cosine)."
+            lost_it = has_lost_it(accuracy.to_numpy(), cfg.task.solved)
+            was = "It had solved the task" if lost_it else "It was better"
+            kept = (
+                f"Its weights are kept: jax-revinc inspect {run.path} --step best"
+                f"{task_flag(cfg.task)}"
+                if run.keep
+                else "A run can lose what it has learned; --keep best keeps the weights of its best "
+                "evaluation."
             )
+            at = f"{percentage(best.holdout_accuracy)} at step {int(best.step):,}"
+            self.say(f"{was} before: {at}. {kept}")
 
 
 def parameter_table(cfg: HookedTransformerConfig) -> Table:

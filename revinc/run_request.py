@@ -17,7 +17,7 @@ from revinc.json_records import SECTIONS, read_checked_record
 from revinc.model_config import HookedTransformerConfig
 from revinc.runs import step_of, weights_name
 from revinc.tracking import Sink, find_sink
-from revinc.validation import require_instance, require_path, require_several
+from revinc.validation import require_choice, require_instance, require_path, require_several
 from revinc.weights import StateDict, check_finite, check_state_dict
 
 RESULTS = (runs.WEIGHTS, runs.METRICS, runs.LOSSES, runs.CHECKPOINT)
@@ -41,6 +41,8 @@ class RunRequest:
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`.
         sinks: where metrics are logged, beside the run folder.
+        keep: "best" to keep the weights of the best evaluation. A resumed run keeps what it did
+            before, whatever this says.
     """
 
     cfg: TrainConfig
@@ -49,6 +51,7 @@ class RunRequest:
     resume: bool = False
     overwrite: bool = False
     sinks: tuple[Sink, ...] = ()
+    keep: str | None = None
 
     @property
     def resumes(self) -> bool:
@@ -73,6 +76,7 @@ def make_request(
     resume: bool = False,
     overwrite: bool = False,
     log: Sequence[str] = (),
+    keep: str | None = None,
 ) -> RunRequest:
     """Make a request to train a run, checked as far as possible without touching its folder.
 
@@ -83,19 +87,22 @@ def make_request(
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`.
         log: names of `revinc.tracking.SINKS`, where metrics are logged as well.
+        keep: "best" to keep the weights of the best evaluation.
 
     Raises:
-        UserError: if `out` or `log` can't be used, or `init` does not fit the config.
+        UserError: if `out`, `log` or `keep` can't be used, or `init` does not fit the config.
     """
     require_instance("cfg", cfg, TrainConfig)
     out = require_path("out", out)
     if resume and overwrite:
         raise UserError("resume and overwrite exclude each other; choose one")
     sinks = tuple(find_sink(name) for name in dict.fromkeys(require_several("log", log)))
+    if keep is not None:
+        keep = require_choice("keep", keep, runs.KEPT)
     if init is not None:
         init = check_state_dict(cfg.model, init, "init")
         check_finite(init, "init")
-    request = RunRequest(cfg, out, init, resume, overwrite, sinks)
+    request = RunRequest(cfg, out, init, resume, overwrite, sinks, keep)
     request.check_folder()
     return request
 

@@ -12,13 +12,14 @@ from revinc.atomic_files import remove_leftovers, write_bytes
 from revinc.checkpoint import Checkpoint, History
 from revinc.checksums import CHECKSUMS, EARLIER_CHECKSUMS, Checksums, Journal
 from revinc.config import differences
+from revinc.engine import evaluation_steps
 from revinc.errors import UserError
 from revinc.folders import make_folder, make_own_folder
 from revinc.json_records import config_digest, write_record
 from revinc.parquet_tables import numbers_as_bytes
 from revinc.provenance import installed_versions
 from revinc.run_request import BEGINNING, RESULTS, RunRequest, replaced_files
-from revinc.runs import Run, step_of, weights_name
+from revinc.runs import Run, snapshot_path, step_of, weights_name
 from revinc.weights import StateDict, read_safetensors, save_state_dict, to_safetensors
 
 UNDER_LOCK = (*RESULTS, CHECKSUMS, EARLIER_CHECKSUMS, runs.CONFIG)
@@ -86,7 +87,7 @@ class RunWriter:
         for file in replaced_files(self.path):
             file.unlink()
         make_own_folder(self.path / runs.SNAPSHOTS)
-        self.run = Run(self.path, request.cfg, engine, versions, recipe)
+        self.run = Run(self.path, request.cfg, engine, versions, recipe, request.keep)
         self._journal = Journal(self.path, Checksums(recipe))
         self.save_snapshot(0, weights)
         record = {
@@ -94,6 +95,7 @@ class RunWriter:
             "engine": engine,
             "initial_weights": "init_seed" if request.init is None else "given",
             "versions": versions,
+            **({runs.KEEP: request.keep} if request.keep else {}),
             **config,
         }
         write_record(self.path / runs.CONFIG, record)
@@ -112,6 +114,19 @@ class RunWriter:
     def save_snapshot(self, step: int, weights: StateDict) -> None:
         """Write a snapshot: the weights after `step` updates."""
         self._write({weights_name(step): to_safetensors(weights)})
+
+    def drop_earlier_bests(self, best: int | None) -> None:
+        """Delete the snapshots of evaluations that were the best for a time.
+
+        Snapshots that the config asks for stay, as do the first and the last one.
+
+        Args:
+            best: the step of the best evaluation, whose snapshot stays.
+        """
+        cfg = self.run.config
+        asked = {0, *cfg.snapshots, cfg.steps, best}
+        for step in {*evaluation_steps(cfg)}.intersection(self.run.snapshot_steps) - asked:
+            snapshot_path(self.path, step).unlink(missing_ok=True)
 
     def save_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint, from which the run can be resumed; it replaces the earlier one."""
@@ -169,6 +184,11 @@ def check_same_run(run: Run, request: RunRequest, identity: Mapping[str, str]) -
         raise UserError(
             f"{run.path} can't be resumed with another config ({'; '.join(changed)}); "
             "give the run's own values, or start a new run in another folder"
+        )
+    if request.keep not in (None, run.keep):
+        raise UserError(
+            f"{run.path} was begun without --keep {request.keep}, so its best weights so far may be "
+            "gone; leave it out, or train a new run in another folder"
         )
     if run.engine != identity:
         raise UserError(

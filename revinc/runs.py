@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from revinc.best_evaluation import best_evaluation
 from revinc.checksums import Checksums
 from revinc.config import TrainConfig
 from revinc.config_summary import short_summary
 from revinc.engine import METRICS as MEASURED
 from revinc.engine import evaluation_steps
-from revinc.errors import UserError, several
+from revinc.errors import UserError, several, shown
 from revinc.json_records import config_digest, read_checked_record
 from revinc.parquet_tables import read_numbers
 from revinc.tasks import Task
@@ -34,6 +35,15 @@ CHECKPOINT = "checkpoint.safetensors"
 REPORT = "report.html"
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
+
+KEEP = "keep"
+"""The key in a run's record that names what the run keeps beside the snapshots of its config."""
+
+BEST = "best"
+"""The name of the weights of a run's best evaluation."""
+
+KEPT = (BEST,)
+"""What a run can keep beside the snapshots of its config."""
 
 POPULATION = "population"
 """The key in an engine's record that names the population from which a run was taken."""
@@ -57,6 +67,8 @@ class Run:
         engine: the identity of the engine that trains the run.
         versions: the package versions that began the run.
         recipe: the digest of config and engine that seals the run's files.
+        keep: "best" if the run keeps the weights of its best evaluation, else None. It changes no
+            bit of the training, so it is not part of the config.
     """
 
     path: Path
@@ -64,6 +76,7 @@ class Run:
     engine: dict[str, str]
     versions: dict[str, str]
     recipe: str
+    keep: str | None = None
 
     def __repr__(self) -> str:
         config = short_summary(self.config)["config"]
@@ -97,12 +110,18 @@ class Run:
             raise UserError(f"the config in {path / CONFIG} can't be used: {error}") from error
         if "name" not in record["engine"]:
             raise UserError(f"{path / CONFIG} is damaged: the engine's record has no name")
+        keep = record.get(KEEP)
+        if keep not in (None, *KEPT):
+            raise UserError(
+                f"{path / CONFIG} is damaged: {KEEP} must be {' or '.join(KEPT)}, not {shown(keep)}"
+            )
         run = cls(
             path=path,
             config=config,
             engine=record["engine"],
             versions=record["versions"],
             recipe=config_digest(record, record["engine"]),
+            keep=keep,
         )
         checksums = run.checksums
         if checksums is not None and checksums.recipe != run.recipe:
@@ -146,16 +165,44 @@ class Run:
         names = [file.name for file in (self.path / SNAPSHOTS).glob("*.safetensors")]
         return sorted(step for name in names if (step := step_of(name)) is not None)
 
-    def state_dict(self, step: int | None = None) -> StateDict:
+    @property
+    def best_step(self) -> int:
+        """The step of the best evaluation, as `revinc.best_evaluation.best_evaluation` defines it.
+
+        Raises:
+            UserError: if the run is unfinished, or its metrics are missing or damaged.
+        """
+        accuracy, loss = (
+            self.metrics[f"holdout_{name}"].to_numpy() for name in ("accuracy", "loss")
+        )
+        return int(self.metrics["step"].iloc[int(best_evaluation(accuracy, loss))])
+
+    def state_dict(self, step: int | str | None = None) -> StateDict:
         """The final weights, or those after `step` updates, by their TransformerLens names.
+
+        Args:
+            step: the number of updates; "best" for the step of the best evaluation; None for the
+                final weights.
 
         Raises:
             UserError: if the run is unfinished or has no snapshot of that step, or if the file is
                 damaged, another run's, or holds NaN or infinite values.
         """
-        weights = self.recorded_weights(step)
-        check_finite(weights, str(self.path / weights_name(step)))
+        if isinstance(step, str) and step == BEST:
+            number: int | None = self._best_snapshot()
+        else:
+            number = None if step is None else require_int("step", step)
+        weights = self.recorded_weights(number)
+        check_finite(weights, str(self.path / weights_name(number)))
         return weights
+
+    def _best_snapshot(self) -> int:
+        if (step := self.best_step) not in self.snapshot_steps:
+            raise UserError(
+                f"{self.path} was best at step {step}, but has no snapshot of it; a run that is "
+                f"trained with --keep {BEST} keeps it"
+            )
+        return step
 
     def recorded_weights(self, step: int | None = None) -> StateDict:
         """The final weights, or those after `step` updates, even if they are NaN or infinite."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from revinc.best_evaluation import BestSoFar
 from revinc.checkpoint import Checkpoint, History
 from revinc.config import TrainConfig
 from revinc.dataset import Dataset
@@ -80,6 +81,8 @@ def run_training(
             reporter.say(f"nothing to resume in {request.out}: starting at step 0")
         if writer.run.finished:
             reporter.say(f"{request.out} is finished already")
+            if writer.run.keep:  # the run may have been stopped just before these were deleted
+                writer.drop_earlier_bests(writer.run.best_step)
         else:
             _train(request, engine, data, writer, reporter)
 
@@ -92,13 +95,17 @@ def _train(
     point = None
 
     def save_snapshot_if_due(point: Point) -> None:
-        if point.step in (*cfg.snapshots, cfg.steps):
+        for evaluation in point.checkpoint.history.evaluations[-1:]:
+            best.add(evaluation)
+        is_best = run.keep is not None and point.step == best.step
+        if is_best or point.step in (*cfg.snapshots, cfg.steps):
             writer.save_snapshot(point.step, point.weights)
 
     try:
         first = engine.to_arrays(engine.start(run.recorded_weights(step=0)))
         begin = writer.load_checkpoint(first) or Checkpoint(0, first)
         point = Point(begin, engine.weights(restore(engine, begin)))
+        best = BestSoFar(begin.history.evaluations)
         save_snapshot_if_due(point)  # the run may have been interrupted just before it was saved
         with (
             lasting_interrupts() as raise_if_interrupted,
@@ -114,6 +121,8 @@ def _train(
                 if time.monotonic() - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
                     writer.save_checkpoint(point.checkpoint)
                     saved_at = time.monotonic()
+                    if run.keep:  # only now: a resume begins at a checkpoint, and needs its best
+                        writer.drop_earlier_bests(best.step)
                 raise_if_interrupted()
     except KeyboardInterrupt:
         if point is not None:
@@ -131,6 +140,8 @@ def _train(
             f"{point.step}, are among the snapshots in {writer.path}"
         ) from None
     writer.finish(point.weights, point.checkpoint.history)
+    if run.keep:
+        writer.drop_earlier_bests(best.step)
 
 
 def points(engine: Engine, data: Dataset, begin: Checkpoint) -> Iterator[Point]:

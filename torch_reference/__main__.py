@@ -71,6 +71,7 @@ def train_command(words: list[str]) -> None:
         device=args.device,
         reporter=reporter,
         log=args.log,
+        keep=args.keep,
     )
     reporter.finished(run)
     reporter.say(f"For its page: jax-revinc report {run.path}{task_flag(cfg.task)}")

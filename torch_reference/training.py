@@ -28,6 +28,7 @@ def train(
     device: str | None = None,
     reporter: Reporter | None = None,
     log: Sequence[str] = (),
+    keep: str | None = None,
 ) -> Run:
     """Train TransformerLens' model with the config `cfg`, and write the run folder `out`.
 
@@ -41,12 +42,15 @@ def train(
         reporter: where progress is shown; silent by default.
         log: where metrics are logged as well: "tensorboard" or "wandb", which need the extra
             ``tracking``.
+        keep: "best" to keep the weights of the best evaluation as well.
 
     Raises:
-        UserError: if `out`, `device` or `log` can't be used, or `init` does not fit the config.
+        UserError: if `out`, `device`, `log` or `keep` can't be used, or `init` does not fit the config.
         Diverged: if the loss becomes NaN or infinite.
     """
-    request = make_request(cfg, out, init=init, resume=resume, overwrite=overwrite, log=log)
+    request = make_request(
+        cfg, out, init=init, resume=resume, overwrite=overwrite, log=log, keep=keep
+    )
     try:
         require_room_to_train(cfg, activations=True, available=free_memory(device))
         data = make_dataset(cfg)

@@ -25,6 +25,7 @@ from revinc import Task
 from revinc.dataset import make_dataset
 from revinc.flag_values import integer
 from revinc.number_format import percentage
+from revinc.runs import BEST
 from revinc.tasks import reading_cells
 from revinc.terminal import PlainConsole, PlainParser, styled
 from revinc.token_labels import which_sequences
@@ -61,11 +62,17 @@ def parse(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--step",
-        type=integer,
-        metavar="N",
-        help="inspect the snapshot after N updates (default: the final weights)",
+        type=step,
+        metavar="N|best",
+        help="inspect the snapshot after N updates, or that of the best evaluation (default: the "
+        "final weights)",
     )
     return parser.parse_args(words)
+
+
+def step(text: str) -> int | str:
+    """Parse a number of updates, or ``best``."""
+    return text if text == BEST else integer(text)
 
 
 def run_command(words: list[str]) -> None:

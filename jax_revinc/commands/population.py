@@ -11,6 +11,7 @@ from itertools import chain
 import jax
 
 from jax_revinc.engines.engine_choice import add_engine_flag
+from jax_revinc.population.best_evaluations import lost_sentences
 from jax_revinc.population.processes import join_job, use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.store import CONFIG, Store, read_store
@@ -36,6 +37,11 @@ def parse(words: list[str]) -> tuple[TrainConfig, argparse.Namespace]:
 def run_command(words: list[str]) -> None:
     cfg, args = parse(words)
     check_execution(args)
+    if args.keep is not None:
+        raise UserError(
+            "a population keeps only final weights, so leave --keep out; to keep the best weights "
+            "of a run, use: jax-revinc train --keep best"
+        )
     store = resumed_store(args)
     axes = {name: getattr(args, name) for name in IDENTITY if name in args}
     if store and not axes and args.seeds is None:
@@ -58,6 +64,8 @@ def run_command(words: list[str]) -> None:
         )
         if jax.process_index() == 0:
             progress.console.print(success_table(population.metrics, cfg.task.solved))
+            for sentence in lost_sentences(population.best, cfg.task.solved):
+                progress.say(sentence)
             progress.say(f"Its page: jax-revinc atlas {args.out}{task_flag(cfg.task)}")
 
 
@@ -147,6 +155,7 @@ def add_population_flags(parser: argparse.ArgumentParser) -> None:
         help="N models for every combination of swept values, with seeds 0 to N - 1; or A:B for "
         "seeds A to B - 1. Seeds with a flag of their own (--data-seed 0) are crossed with these",
     )
+    parser.add_argument("--keep", help=argparse.SUPPRESS)  # to say why it is refused
     add_verbose_flag(parser)
     how = parser.add_argument_group("execution")
     add_engine_flag(how)

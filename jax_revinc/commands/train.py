@@ -32,6 +32,7 @@ def run_command(words: list[str]) -> None:
         engine=args.engine,
         reporter=reporter,
         log=args.log,
+        keep=args.keep,
     )
     reporter.finished(run)
     with reporter.busy("Writing the page ..."):

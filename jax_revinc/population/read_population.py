@@ -12,6 +12,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from jax_revinc.model import HookedTransformer
+from jax_revinc.population.best_evaluations import best_table
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.population.store import Store, read_store
 from revinc import TrainConfig, UserError
@@ -78,6 +79,21 @@ class Population:
             raise unknown_name("metric", metric, METRICS)
         column = f"{metric}_curve"
         return np.stack(list(self._read([column])[column]))
+
+    @cached_property
+    def best(self) -> pd.DataFrame:
+        """A table with a row per finished model, read from the curves: when it was at its best.
+
+        The columns are `best_step`, the step of the best evaluation; `best_holdout_accuracy`, the
+        holdout accuracy there; and `lost_it`, whether the model solved the holdout at some
+        evaluation and no longer at the last one. See `revinc.best_evaluation`. A model that
+        diverged before its first evaluation has no best step. The weights of a best step are not
+        stored.
+        """
+        columns = ["holdout_accuracy_curve", "holdout_loss_curve"]
+        table = self._read(columns)
+        accuracy, loss = (np.stack(list(table[name])) for name in columns)
+        return best_table(table.index, self.steps, accuracy, loss, self.config.task.solved)
 
     def __len__(self) -> int:
         """The number of finished models."""

@@ -39,7 +39,7 @@ BOTH = "tutorial"
 
 
 def models_table(population: Population, claims: pd.DataFrame | None) -> pd.DataFrame:
-    """A table with a row per model: hyperparameters, seeds, outcome, metrics and claims.
+    """A table with a row per model: hyperparameters, seeds, outcome, metrics, its best evaluation and claims.
 
     Args:
         population: finished models.
@@ -48,6 +48,7 @@ def models_table(population: Population, claims: pd.DataFrame | None) -> pd.Data
     """
     metrics = population.metrics
     models = metrics.assign(**{OUTCOME: outcomes(metrics, population.config.task.solved)})
+    models = models.join(population.best)
     if claims is None:
         return models
     cfg, task = population.config.model, population.config.task

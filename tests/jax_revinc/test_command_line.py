@@ -184,6 +184,23 @@ def test_train_writes_a_run_and_prints_the_tutorials_lines(run_cli, tmp_path, sh
     assert f"Accuracy on all 256 sequences after 300 steps: {right.mean():.2%}" in outcome.out
 
 
+def test_the_best_weights_can_be_kept_and_inspected(run_cli, tmp_path):
+    out = tmp_path / "run"
+    flags = ["--out", out, "--engine", "xla"]
+    words = ["--steps", 300, "--eval-every", 10, "--lr", 0.3, "--keep", "best"]
+    assert run_cli("train", *flags, *words).status == 0
+    run = Run.load(out)
+    assert 0 < run.best_step < 300
+    assert run.snapshot_steps == [0, run.best_step, 300]
+    printed = [run_cli("inspect", out, "--step", step).out for step in ("best", run.best_step, 300)]
+    assert printed[0] == printed[1] != printed[2]
+    assert run.model("best").state_dict()["embed.W_E"].tobytes() == (
+        run.state_dict(run.best_step)["embed.W_E"].tobytes()
+    )
+    assert_one_sentence(run_cli("inspect", out, "--step", "5"), "no snapshot of step 5")
+    assert run_cli("train", *flags, "--resume").status == 0
+
+
 def test_a_run_is_not_replaced_unasked(run_cli, run_folder):
     before = files_below(run_folder)
     outcome = run_cli("train", "--out", run_folder, "--steps", 5)

@@ -107,11 +107,9 @@ def open_writer(tmp_path, cfg, weights):
 def train(cfg, weights, tmp_path):
     """A function that trains `cfg` in a folder of `tmp_path`, with an `AddingEngine` by default."""
 
-    def train_(
-        folder, engine=None, reporter=None, resume=False, overwrite=False, log=(), config=cfg
-    ):
+    def train_(folder, engine=None, reporter=None, config=cfg, **how):
         out = tmp_path / folder
-        request = make_request(config, out, resume=resume, overwrite=overwrite, log=log)
+        request = make_request(config, out, **how)
         reporter = reporter or Reporter(quiet=True)
         run_training(
             request, engine or AddingEngine(), make_dataset(config), lambda: weights, reporter

@@ -54,7 +54,7 @@ MOST_LISTED = 12
 """Values of a setting that are listed one by one."""
 
 TABLES = {
-    "models": "a row per model: hyperparameters, seeds, outcome, metrics, claims",
+    "models": "a row per model: hyperparameters, seeds, outcome, metrics, best step, claims",
     "points": "a row per hyperparameter point: rates and means with intervals",
     "curves": "quantiles of loss and accuracy at every evaluation",
     "claims": "how often each claim holds, by component, for models that generalise and others",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from jax_revinc.population.best_evaluations import lost_sentences
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.survey.atlas_tables import ANY, BOTH, NO_COMPONENT, WHOLE
 from jax_revinc.survey.outcomes import point_name
@@ -44,6 +45,7 @@ def accuracy_sentences(models: pd.DataFrame, points: pd.DataFrame, solved: float
         f"Of {count(n, 'model')}{where}, {rate_of(train >= solved).text} reach "
         f"{percent(solved)} of the training split and {rate_of(holdout >= solved).text} reach "
         f"{percent(solved)} of the holdout ({(holdout >= solved).sum():,}).",
+        *lost_sentences(models, solved),
     ]
     if holdout.notna().any():
         low, high = holdout.quantile([0.25, 0.75])

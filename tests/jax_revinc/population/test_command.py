@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from populations import FLAGS, RECIPE, WIDTH, assert_same_store, command, names_
 from rich.console import Console
 
 from jax_revinc import UserError
-from jax_revinc.population import load, train_population
+from jax_revinc.population import Population, load, train_population
 from jax_revinc.population.processes import use_cpu_devices
 from jax_revinc.population.progress import Progress
 from jax_revinc.population.success_rate import success_table
@@ -78,6 +79,15 @@ def test_it_trains_what_the_flags_say_and_prints_how_it_went(run_cli, tmp_path):
     assert outcome.out.splitlines()[-1] == f"Its page: jax-revinc atlas {out}"
 
 
+def test_it_says_how_many_models_lost_what_they_had_learned(run_cli, whole, tmp_path, monkeypatch):
+    lost = whole.best.assign(best_holdout_accuracy=1.0, lost_it=whole.best.index < 12)
+    monkeypatch.setattr(Population, "best", lost)
+    outcome = run_cli("--out", shutil.copytree(whole.path, tmp_path / "copy"), "--resume")
+    *_, sentence, _ = outcome.out.splitlines()
+    assert sentence.startswith("100.0% [92.6 .. 100.0] reached 100% of the holdout at some")
+    assert sentence.endswith("had lost it again by the last one (12).")
+
+
 def test_resume_needs_no_flags_but_the_store(run_cli, whole, tmp_path):
     out = tmp_path / "new"
     train_population(RECIPE, sweep(RECIPE, {"lr": [0.02]}, seeds=[3]), out, width=WIDTH)
@@ -102,6 +112,13 @@ def test_an_axis_of_one_value_belongs_to_the_recipe(run_cli, tmp_path):
     assert "optimizer='sgd' takes no weight_decay" in refused.err[0]
     accepted = run_cli(*flags, "--weight-decay", "0", "--width", "0")
     assert accepted.err == ["jax-revinc: width must be at least 1, not 0"]
+
+
+def test_only_runs_keep_their_best_weights(run_cli, tmp_path):
+    refused = run_cli("--out", tmp_path / "new", "--seeds", "2", "--keep", "best")
+    assert (refused.status, len(refused.err)) == (2, 1)
+    assert "a population keeps only final weights" in refused.err[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_lists_every_flag(run_cli):

@@ -154,6 +154,7 @@ def test_an_edited_number_of_steps_is_refused(folder):
 def test_a_store_of_an_earlier_version_opens_and_goes_on(small, folder):
     as_before(folder)
     assert outcomes(folder) == outcomes(small.path)
+    assert load(folder).best.equals(small.best)
     before = content(folder)
     resumed(folder)
     after = content(folder)

@@ -27,8 +27,9 @@ from jax_revinc.population import load, train_population
 from jax_revinc.report.atlas import training_commands
 from jax_revinc.report.atlas.example_models import chosen_models
 from jax_revinc.report.atlas.page import ANSWERS, FOLDER, write_atlas
+from jax_revinc.report.atlas.sentences import accuracy_sentences
 from jax_revinc.survey import claims as survey
-from jax_revinc.survey.outcomes import DIVERGES, GENERALISES, OUTCOME, scopes
+from jax_revinc.survey.outcomes import DIVERGES, GENERALISES, OUTCOME, TRAIN_ONLY, scopes
 from jax_revinc.survey.rate_intervals import Rate, compare_rates, mean_interval
 from jax_revinc.survey.seed_variance import seed_factors, seeds_table
 from revinc.model_config import HookedTransformerConfig
@@ -132,6 +133,7 @@ def test_a_link_in_the_place_of_the_folder_is_refused(population, tmp_path):
 def test_the_models_are_those_of_the_population(population, tables):
     metrics, models = population.metrics, tables["models"]
     pd.testing.assert_frame_equal(models[list(metrics)], metrics)
+    pd.testing.assert_frame_equal(models[list(population.best)], population.best)
     counted = models[OUTCOME].value_counts()
     assert counted[DIVERGES] == metrics["diverged_at"].notna().sum() == len(MODELS) // 2
     assert counted[GENERALISES] == (metrics["holdout_accuracy"] == 1).sum() > 3
@@ -362,6 +364,18 @@ def test_the_headline_is_that_of_the_tables(tables, html):
         rate = Rate(int(row["hits"]), int(row["n"]))
         assert f"{rate.text} of the {rate.n}" in said
     assert "that did not diverge" in said
+
+
+def test_the_headline_counts_models_that_lost_what_they_had_learned(tables):
+    models, points = tables["models"], tables["points"]
+    assert not models["lost_it"].any()
+    lost = models[OUTCOME] == TRAIN_ONLY
+    models = models.assign(
+        lost_it=lost, best_holdout_accuracy=models["best_holdout_accuracy"].mask(lost, 1.0)
+    )
+    rates, second, *_ = accuracy_sentences(models, points, 1.0)
+    assert rates == accuracy_sentences(tables["models"], points, 1.0)[0]
+    assert second.endswith(f"had lost it again by the last one ({lost.sum()}).")
 
 
 def test_figures_show_the_tables(tables, pictures):

@@ -11,7 +11,9 @@ def percent(solved: float) -> str:
 
 
 def percentage(share: float, decimals: int = 2) -> str:
-    """A share as a rounded percentage, such as ``99.99%``; less than a whole is below 100%."""
+    """A share as a rounded percentage, such as ``99.99%``; only a whole is ``100%``."""
+    if share == 1:
+        return "100%"
     most = math.inf if share >= 1 else 100 - 10.0**-decimals
     return f"{min(100 * share, most):z.{decimals}f}%"
 

@@ -70,7 +70,7 @@ def success_table(metrics: pd.DataFrame, solved: float) -> Table:
         "models",
         f"train {percent(solved)}",
         f"holdout {percent(solved)}",
-        "mean",
+        "mean\nholdout",
         "diverged",
     )
     # 80 columns hold few fields: later ones are shown only if the models differ in them.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from jax_revinc.training import Run
 from revinc import HookedTransformerConfig
 from revinc.config_summary import model_size
-from revinc.number_format import percentage
 from revinc.weights import parameter_count
 
 
@@ -25,8 +26,16 @@ def run_facts(run: Run) -> dict[str, str]:
         "Split": split,
         "Training": f"{cfg.steps:,} steps of {cfg.batch_size} examples",
         "Seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
-        "Engine": ", ".join(v if k == "name" else f"{k} {v}" for k, v in run.engine.items()),
+        "Engine": engine_words(run.engine),
     }
+
+
+def engine_words(engine: Mapping[str, str]) -> str:
+    """An engine's identity in words, such as ``xla, platform cpu, jax 0.10.2``."""
+    fields = {name: value for name, value in engine.items() if name != "name"}
+    if fields.get("device") == fields.get("platform"):
+        fields.pop("device", None)
+    return ", ".join([engine["name"], *(f"{name} {value}" for name, value in fields.items())])
 
 
 def model_facts(cfg: HookedTransformerConfig) -> dict[str, str]:
@@ -35,8 +44,3 @@ def model_facts(cfg: HookedTransformerConfig) -> dict[str, str]:
         "Model": model_size(cfg),
         "Parameters": f"{parameter_count(cfg):,}, {cfg.dtype}",
     }
-
-
-def percent(share: float) -> str:
-    """A share as a percentage, such as ``99.99%`` or ``100%``."""
-    return "100%" if share == 1 else percentage(share)

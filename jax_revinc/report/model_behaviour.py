@@ -17,9 +17,9 @@ from jaxtyping import Bool, Float, Int
 from jax_revinc.analysis.attribution import attribute_logits, attributed_components
 from jax_revinc.kept_programs import keepable, run_kept
 from jax_revinc.model import HookedTransformer
-from jax_revinc.report.descriptions import percent
 from jax_revinc.report.subject import Subject
 from revinc import HookedTransformerConfig, Task
+from revinc.number_format import percentage
 from revinc.tasks import eval_positions
 from revinc.token_labels import sequence_labels, token_label, which_sequences
 from revinc.weights import parameter_count
@@ -127,7 +127,7 @@ def sample_view(
         answers={
             "target": words_of(task, tokens[mask]),
             "predicted": words_of(task, predicted),
-            "probability of the target": [percent(p) for p in activity.probability],
+            "probability of the target": [percentage(p) for p in activity.probability],
         },
         right=activity.right.astype(bool),
     )
@@ -152,8 +152,8 @@ def mean_view(subject: Subject) -> View:
         components=attributed_components(subject.cfg),
         activity=activity,
         answers={
-            "predicted right": [percent(share) for share in activity.right],
-            "mean probability of the target": [percent(p) for p in activity.probability],
+            "predicted right": [percentage(share) for share in activity.right],
+            "mean probability of the target": [percentage(p) for p in activity.probability],
         },
     )
 

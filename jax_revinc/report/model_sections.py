@@ -7,13 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from jax_revinc.analysis.claims import Claims
+from jax_revinc.evaluation import can_run_freely, evaluate
+from jax_revinc.model import HookedTransformer
 from jax_revinc.report import run_figures
-from jax_revinc.report.descriptions import percent
 from jax_revinc.report.model_behaviour import View, given_words, mean_view, sample_views
 from jax_revinc.report.model_findings import find
 from jax_revinc.report.render_html import Gallery
 from jax_revinc.report.subject import UNSPLIT, Subject
 from revinc import HookedTransformerConfig, Task
+from revinc.number_format import percentage
 from revinc.tasks import eval_positions
 from revinc.token_labels import which_sequences
 
@@ -59,6 +61,18 @@ class Sections(NamedTuple):
     data: dict[str, Any]
 
 
+def accuracies(subject: Subject, mean: View) -> dict[str, str]:
+    """The accuracy on the task's sequences, fed the right tokens and its own, as texts by title."""
+    cfg, task = subject.cfg, subject.task
+    title = f"Accuracy on {which_sequences(task)} sequences"
+    scores = {title: percentage(mean.activity.right.mean())}
+    if can_run_freely(cfg) and len(eval_positions(task)) > 1:
+        model = HookedTransformer(cfg, params=subject.weights)
+        own = evaluate(model, task, free_running=True)
+        scores["Fed its own predictions"] = percentage(own.accuracy)
+    return scores
+
+
 def no_more() -> Mapping[str, Gallery]:
     """No further galleries."""
     return {}
@@ -89,6 +103,7 @@ def model_sections(
             "mlp_outputs": run_figures.mlp_outputs(views),
             "mlp_weights": run_figures.mlp_weights(weights, cfg),
         }
+        scores = accuracies(subject, mean)
         found = finding.result()
     galleries |= {
         "effects": run_figures.effects(found, cfg, task),
@@ -102,11 +117,7 @@ def model_sections(
             **galleries,
             "task": task,
             "example": f"{samples[0].name} → {' '.join(samples[0].answers['target'])}",
-            "scores": {
-                f"Accuracy on {which_sequences(task)} sequences": percent(
-                    mean.activity.right.mean()
-                )
-            },
+            "scores": scores,
             "claims": found.claims and claim_data(found.claims, cfg),
             "shown": shown_sequences(task, samples),
             "expected": expected_sequence(task, samples),
@@ -137,11 +148,11 @@ def claim_data(found: Claims, cfg: HookedTransformerConfig) -> dict[str, Any]:
         "components": {
             name: [
                 f"{record['increment']:.2f}",
-                percent(record["increment_share"]),
+                percentage(record["increment_share"]),
                 record["increments"],
-                percent(record["accuracy_without"]),
+                percentage(record["accuracy_without"]),
                 record["necessary"],
-                percent(record["accuracy_restored"]),
+                percentage(record["accuracy_restored"]),
                 record["sufficient"],
             ]
             for name, record in records["components"].items()

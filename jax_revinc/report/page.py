@@ -8,13 +8,14 @@ from typing import Any
 
 from jax_revinc.analysis.snapshots import shown_steps
 from jax_revinc.report import run_figures
-from jax_revinc.report.descriptions import percent, run_facts
+from jax_revinc.report.descriptions import run_facts
 from jax_revinc.report.model_sections import model_sections
 from jax_revinc.report.render_html import Gallery, render
 from jax_revinc.report.subject import subject_of_run
 from jax_revinc.training import Run
 from revinc.atomic_files import write_text
 from revinc.config_summary import count, nearest_preset
+from revinc.number_format import percentage
 from revinc.runs import REPORT
 from revinc.tasks import eval_positions
 
@@ -75,8 +76,8 @@ def final_scores(run: Run) -> dict[str, str]:
     """A run's final accuracy on each split, as a dict of texts."""
     last = run.metrics.iloc[-1]
     return {
-        "Train accuracy": percent(last["train_accuracy"]),
-        "Holdout accuracy": percent(last["holdout_accuracy"]),
+        "Train accuracy": percentage(last["train_accuracy"]),
+        "Holdout accuracy": percentage(last["holdout_accuracy"]),
     }
 
 
@@ -84,7 +85,7 @@ def step_labels(run: Run) -> list[str]:
     """The labels of the page's slider over a run's snapshots: steps and accuracies."""
     columns = (run.metrics[name] for name in ("step", "train_accuracy", "holdout_accuracy"))
     accuracies = {
-        step: f": train {percent(train)}, holdout {percent(holdout)}"
+        step: f": train {percentage(train)}, holdout {percentage(holdout)}"
         for step, train, holdout in zip(*columns, strict=True)
     }
     return [f"step {step:,}{accuracies.get(step, '')}" for step in shown_steps(run)]

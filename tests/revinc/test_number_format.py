@@ -18,7 +18,7 @@ def test_the_share_that_solves_a_task_is_not_rounded(solved, said):
 @pytest.mark.parametrize(
     ("share", "decimals", "said"),
     [
-        (1.0, 2, "100.00%"),
+        (1.0, 2, "100%"),
         (0.999, 2, "99.90%"),
         (0.99999, 2, "99.99%"),
         (0.99999, 1, "99.9%"),

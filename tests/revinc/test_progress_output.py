@@ -31,7 +31,7 @@ def said_of(holdout, cfg, capsys, keep=None):
 
 
 def test_a_solved_task_is_said_in_a_line(capsys):
-    assert said_of([0.2, 1.0], TUTORIAL, capsys)[1:] == ["Solved: 100.00% of the holdout is right."]
+    assert said_of([0.2, 1.0], TUTORIAL, capsys)[1:] == ["Solved: 100% of the holdout is right."]
 
 
 def test_a_run_that_lost_what_it_had_learned_says_when_it_was_better(capsys):
@@ -43,7 +43,7 @@ def test_a_run_that_lost_what_it_had_learned_says_when_it_was_better(capsys):
 
 def test_a_run_that_had_solved_the_task_says_so(capsys):
     line = said_of([0.2, 1.0, 1.0, 0.4], TUTORIAL, capsys)[2]
-    assert line.startswith("It had solved the task before: 100.00% at step 100.")
+    assert line.startswith("It had solved the task before: 100% at step 100.")
 
 
 def test_a_run_that_kept_its_best_weights_says_how_to_look_at_them(capsys):

@@ -15,13 +15,13 @@ from jax_revinc.report.atlas.training_commands import (
     report_command,
     train_command,
 )
-from jax_revinc.report.descriptions import percent
 from jax_revinc.report.render_html import Gallery, Picture
 from jax_revinc.report.run_figures import pattern_pictures
 from jax_revinc.survey.claims import claims_of
 from jax_revinc.survey.outcomes import DIVERGES, OUTCOME, OUTCOMES, point_name
 from revinc import HookedTransformerConfig
 from revinc.config import SEEDS
+from revinc.number_format import percentage
 
 MODEL = "model"
 """The chooser of the model that is shown."""
@@ -101,7 +101,7 @@ def short_name(number: Any, model: pd.Series) -> str:
 def accuracies(model: pd.Series) -> str:
     """A model's accuracies on both splits, as text."""
     return ", ".join(
-        f"{split} {percent(model[f'{split}_accuracy'])}" for split in ("train", "holdout")
+        f"{split} {percentage(model[f'{split}_accuracy'])}" for split in ("train", "holdout")
     )
 
 

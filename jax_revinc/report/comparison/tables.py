@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jax_revinc.report.descriptions import percent
 from jax_revinc.report.model_behaviour import given_words, observe, words_of
 from jax_revinc.report.model_findings import find
 from jax_revinc.report.subject import subject_of_run
 from jax_revinc.training import Run
 from revinc.dataset import make_dataset
+from revinc.number_format import percentage
 from revinc.weights import StateDict
 
 ABSENT = "none"
@@ -91,9 +91,9 @@ def final_metrics(runs: Sequence[Run], predictions: Predictions) -> Rows:
     last = [run.metrics.iloc[-1] for run in runs]
     rows: Rows = {}
     for split in ("train", "holdout"):
-        rows[f"{split} accuracy"] = [percent(row[f"{split}_accuracy"]) for row in last]
+        rows[f"{split} accuracy"] = [percentage(row[f"{split}_accuracy"]) for row in last]
         rows[f"{split} loss"] = [f"{row[f'{split}_loss']:.4g}" for row in last]
-    rows["accuracy on the whole task"] = [percent(right.mean()) for right in predictions.right]
+    rows["accuracy on the whole task"] = [percentage(right.mean()) for right in predictions.right]
     return rows
 
 
@@ -125,7 +125,7 @@ def claim_cells(run: Run) -> dict[str, Any]:
         ("answers that it restores", "accuracy_restored", "sufficient"),
     ):
         for component, record in told["components"].items():
-            cells[f"{component}: {title}"] = judged(percent(record[number]), record[verdict])
+            cells[f"{component}: {title}"] = judged(percentage(record[number]), record[verdict])
     return cells
 
 

@@ -53,7 +53,7 @@ def test_hand_built_models_are_told_apart(hand_built, tutorial, where):
 def test_sentences_say_it(hand_built, tutorial):
     model = hand_built("mlp")
     assert claims(model, tutorial.task).sentences(model.cfg) == [
-        "The model solves the task: 100.0% of the predicted tokens are right.",
+        "The model solves the task: 100% of the predicted tokens are right.",
         "Attention fetches the right token for every answer. "
         "Most of a head's attention is on it in L0H0 100%.",
         "The answers are made by 0_mlp_out 113% (other components work against it).",

@@ -84,7 +84,7 @@ def test_it_says_how_many_models_lost_what_they_had_learned(run_cli, whole, tmp_
     monkeypatch.setattr(Population, "best", lost)
     outcome = run_cli("--out", shutil.copytree(whole.path, tmp_path / "copy"), "--resume")
     *_, sentence, _ = outcome.out.splitlines()
-    assert sentence.startswith("100.0% [92.6 .. 100.0] reached 100% of the holdout at some")
+    assert sentence.startswith("100% [92.6 .. 100.0] reached 100% of the holdout at some")
     assert sentence.endswith("had lost it again by the last one (12).")
 
 

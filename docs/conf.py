@@ -36,6 +36,7 @@ autoapi_dirs = [
 ]
 # Commands and the parts of pages: nothing to import.
 autoapi_ignore = ["*/__main__.py", "*/report/atlas/*"]
+autoapi_file_patterns = ["*.pyi", "*.py"]
 autoapi_generate_api_docs = False
 autodoc_member_order = "bysource"
 autoapi_options = ["members", "imported-members"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,15 @@ def test_every_public_name_is_there():
         assert name == "PRESETS" or getattr(jax_revinc, name).__name__ == name
     with pytest.raises(AttributeError, match="has no attribute 'trian'"):
         jax_revinc.trian  # noqa: B018
+
+
+def test_tools_are_told_of_the_same_names_and_modules():
+    import jax_revinc
+
+    stub = ast.parse(Path(jax_revinc.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    told = {alias.name: node.module for node in imports for alias in node.names}
+    expected = {name: f"jax_revinc.{module}" for name, module in jax_revinc.MODULES.items()}
+    assert told.pop("plots") == "jax_revinc"
+    assert {name: told[name] for name in expected} == expected
+    assert set(told) == set(jax_revinc.__all__)

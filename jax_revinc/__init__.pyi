@@ -1,0 +1,28 @@
+"""Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, checked against it."""
+
+from jax_revinc import plots as plots
+from jax_revinc.engines.fused.gradient import fused_value_and_grad
+from jax_revinc.evaluation import Evaluation, evaluate
+from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerical_settings import numerics
+from jax_revinc.training import Run, train
+from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
+
+__all__ = [
+    "PRESETS",
+    "ActivationCache",
+    "Evaluation",
+    "HookPoint",
+    "HookedTransformer",
+    "HookedTransformerConfig",
+    "ReverseIncrement",
+    "Run",
+    "TrainConfig",
+    "UserError",
+    "evaluate",
+    "fused_value_and_grad",
+    "get_act_name",
+    "numerics",
+    "train",
+]

@@ -4,6 +4,7 @@
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
 # make lint       check style, types and imports;  make format  repair the style
 # make docs       build the documentation, which opens offline; a warning is an error
+# make pictures   take the pictures of the documentation from the pages of the demo, with Chromium
 # make pins       ask the package index whether the pinned versions install with every promised Python
 # make release    build the wheel and the sdist of the last commit, and check them in a fresh environment
 
@@ -18,7 +19,7 @@ OLDEST := 3.11.0
 NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo help test test-slow test-full test-tl4 lint format docs pins release clean
+.PHONY: demo help test test-slow test-full test-tl4 lint format docs pictures pins release clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
@@ -57,6 +58,9 @@ format: $(VENV)/dev.stamp
 docs: $(VENV)/docs.stamp
 	$(BIN)/sphinx-build --quiet --fresh-env --fail-on-warning --keep-going -d build/docs/doctrees docs build/docs/html
 	@echo "Open build/docs/html/index.html in a browser."
+
+pictures: demo $(VENV)/dev.stamp
+	$(BIN)/python docs/pictures.py $(RUN) $(STORE)
 
 # A package without a wheel can't be asked for another Python; its line in constraints.txt says so.
 pins: $(VENV)/bin/python

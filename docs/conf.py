@@ -35,7 +35,7 @@ autoapi_dirs = [
     f"../{package}" for package in ("revinc", "jax_revinc", "torch_reference", "parity")
 ]
 # Commands and the parts of pages: nothing to import.
-autoapi_ignore = ["*/__main__.py", "*/report/atlas/*"]
+autoapi_ignore = ["*/__main__.py", "*/commands/*", "*/report/atlas/*"]
 autoapi_file_patterns = ["*.pyi", "*.py"]
 autoapi_generate_api_docs = False
 autodoc_member_order = "bysource"

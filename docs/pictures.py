@@ -1,6 +1,6 @@
 """Takes the pictures of the documentation from the pages of the demo (`make pictures`).
 
-    python docs/pictures.py RUN STORE
+python docs/pictures.py RUN STORE
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from jax_revinc.model import HookedTransformer, check_range, check_sequences
 from jax_revinc.objective import predictions, token_losses
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.tasks import eval_positions
-from revinc.weights import parameter_count
+from revinc.weights import StateDict, parameter_count
 
 BATCH = 4096
 """Sequences that are evaluated at once."""
@@ -71,7 +71,28 @@ def evaluate(
         UserError: if the sequences do not fit the model, or `free_running` is asked of a
             bidirectional model, which sees the tokens that it should predict.
     """
-    cfg, predicted = model.cfg, eval_positions(task)
+    params = {name: np.asarray(param) for name, param in model.params.items()}
+    return evaluate_weights(model.cfg, params, task, sequences, free_running=free_running)
+
+
+def evaluate_weights(
+    cfg: HookedTransformerConfig,
+    weights: StateDict,
+    task: Task,
+    sequences: Int[np.ndarray, "n_sequences seq"] | None = None,
+    *,
+    free_running: bool = False,
+) -> Evaluation:
+    """Evaluate weights that are not in JAX yet. The other arguments are those of `evaluate`.
+
+    Args:
+        cfg: the model's config.
+        weights: the model's.
+        task: the task.
+        sequences: the sequences to evaluate on.
+        free_running: feed the model its own predictions.
+    """
+    predicted = eval_positions(task)
     if free_running and not can_run_freely(cfg):
         raise UserError(
             "a model with attention_dir='bidirectional' can't run freely, because it sees the "
@@ -83,10 +104,9 @@ def evaluate(
         raise UserError(f"sequences of this task have {seq} tokens, not {tokens.shape[1]}")
     check_range(tokens[:, predicted], cfg.d_vocab_out, "d_vocab_out")
     settings = {"predicted": predicted, "free_running": free_running}
-    params = {name: np.asarray(param) for name, param in model.params.items()}
     runs = len(predicted) + 1 if free_running else 1
     work = float(parameter_count(cfg) * tokens.size * runs)
-    arguments = {"params": params, "tokens": tokens.astype(np.int32)}
+    arguments = {"params": weights, "tokens": tokens.astype(np.int32)}
     scores: Scores = run_kept(score, cfg, settings, arguments, work)
     right = scores.right
     return Evaluation(

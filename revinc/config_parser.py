@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from revinc.config import MOST_PAUSES, SEEDS, TrainConfig, train_fields
@@ -208,7 +207,7 @@ def _deciding_flags(prog: str, words: Sequence[str]) -> argparse.Namespace:
     for name in ("--task", "--preset"):
         parser.add_argument(name, default=argparse.SUPPRESS)
     for folder in ("--out", "--like"):
-        parser.add_argument(folder, type=Path)
+        parser.add_argument(folder, type=path)
     parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(words)[0]
 

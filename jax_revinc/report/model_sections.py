@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from jax_revinc.analysis.claims import Claims
-from jax_revinc.evaluation import can_run_freely, evaluate
-from jax_revinc.model import HookedTransformer
+from jax_revinc.evaluation import can_run_freely, evaluate_weights
 from jax_revinc.report import run_figures
 from jax_revinc.report.model_behaviour import View, given_words, mean_view, sample_views
 from jax_revinc.report.model_findings import find
@@ -67,8 +66,7 @@ def accuracies(subject: Subject, mean: View) -> dict[str, str]:
     title = f"Accuracy on {which_sequences(task)} sequences"
     scores = {title: percentage(mean.activity.right.mean())}
     if can_run_freely(cfg) and len(eval_positions(task)) > 1:
-        model = HookedTransformer(cfg, params=subject.weights)
-        own = evaluate(model, task, free_running=True)
+        own = evaluate_weights(cfg, subject.weights, task, free_running=True)
         scores["Fed its own predictions"] = percentage(own.accuracy)
     return scores
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
-from importlib import metadata
 
 import numpy as np
 import pytest
@@ -402,10 +401,3 @@ def test_a_path_that_is_not_utf8_is_trained_in_and_looked_into(run_cli, tmp_path
     assert r"n\xffx/report.html" in outcome.out
     assert run_cli("report", folder).status == 0
     assert "n\\xffx" in (folder / runs.REPORT).read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize("module", ["jax_revinc", "parity", "torch_reference", "benchmarks"])
-def test_every_command_tells_its_version(module):
-    words = [sys.executable, "-m", module, "--version"]
-    outcome = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert outcome.stdout == f"jax-revinc {metadata.version('jax-revinc')}\n"

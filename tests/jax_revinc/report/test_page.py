@@ -30,11 +30,11 @@ from jax_revinc.plots import training
 from jax_revinc.plots.heatmaps import DECIMALS
 from jax_revinc.plots.theme import DARK, LIGHT
 from jax_revinc.report import model_behaviour, model_findings
-from jax_revinc.report.descriptions import percent
 from jax_revinc.report.page import report_page, write_report
 from jax_revinc.report.render_html import asset, make_environment
 from jax_revinc.report.subject import subject_of_run
 from revinc.dataset import make_dataset
+from revinc.number_format import percentage
 from revinc.runs import WEIGHTS
 
 ROUNDING = {"rtol": 0, "atol": 0.51 * 10**-DECIMALS}
@@ -47,8 +47,8 @@ OF_CIRCUITS = ["qk-0-0", "ov-0-0", "qk-1-0", "ov-1-0", "mlp-0", "mlp-1", "direct
 OF_CIRCUITS += [f"increment-{c}" for c in ("embed", "L0H0", "L1H0", "0_mlp_out", "1_mlp_out")]
 OF_MLPS = ["W_in-0", "W_out-0", "W_in-1", "W_out-1"]
 OF_SNAPSHOTS = ["forming-0-0", "forming-1-0"]
-N_PROGRAMS = 3
-"""What a page compiles: the activity on sequences, patterns of snapshots, and the findings."""
+N_PROGRAMS = 4
+"""What a page compiles: the activity on sequences, patterns of snapshots, own predictions, the findings."""
 
 NAMES = [
     "loss",
@@ -148,7 +148,7 @@ print(json.dumps(events))
 """
 
 
-def test_another_process_loads_three_programs_and_writes_the_same_page(page, html):
+def test_another_process_loads_four_programs_and_writes_the_same_page(page, html):
     command = [sys.executable, "-c", COUNTING, str(page.parent)]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     path, events = result.stdout.splitlines()
@@ -374,9 +374,9 @@ def test_an_unfinished_run_has_no_report(run, tmp_path):
 
 
 def test_percentages_say_100_only_of_a_whole():
-    assert percent(1.0) == "100%"
-    assert percent(0.999999) == "99.99%"
-    assert percent(0.5) == "50.00%"
+    assert percentage(1.0) == "100%"
+    assert percentage(0.999999) == "99.99%"
+    assert percentage(0.5) == "50.00%"
 
 
 def test_claims_and_their_evidence_are_on_the_page(run, html):

@@ -71,28 +71,7 @@ def evaluate(
         UserError: if the sequences do not fit the model, or `free_running` is asked of a
             bidirectional model, which sees the tokens that it should predict.
     """
-    params = {name: np.asarray(param) for name, param in model.params.items()}
-    return evaluate_weights(model.cfg, params, task, sequences, free_running=free_running)
-
-
-def evaluate_weights(
-    cfg: HookedTransformerConfig,
-    weights: StateDict,
-    task: Task,
-    sequences: Int[np.ndarray, "n_sequences seq"] | None = None,
-    *,
-    free_running: bool = False,
-) -> Evaluation:
-    """Evaluate weights that are not in JAX yet. The other arguments are those of `evaluate`.
-
-    Args:
-        cfg: the model's config.
-        weights: the model's.
-        task: the task.
-        sequences: the sequences to evaluate on.
-        free_running: feed the model its own predictions.
-    """
-    predicted = eval_positions(task)
+    cfg = model.cfg
     if free_running and not can_run_freely(cfg):
         raise UserError(
             "a model with attention_dir='bidirectional' can't run freely, because it sees the "
@@ -102,11 +81,33 @@ def evaluate_weights(
     seq = task.sequences().shape[1]
     if tokens.shape[1] != seq:
         raise UserError(f"sequences of this task have {seq} tokens, not {tokens.shape[1]}")
-    check_range(tokens[:, predicted], cfg.d_vocab_out, "d_vocab_out")
+    check_range(tokens[:, eval_positions(task)], cfg.d_vocab_out, "d_vocab_out")
+    params = {name: np.asarray(param) for name, param in model.params.items()}
+    return evaluate_weights(cfg, params, task, tokens, free_running=free_running)
+
+
+def evaluate_weights(
+    cfg: HookedTransformerConfig,
+    weights: StateDict,
+    task: Task,
+    sequences: Int[np.ndarray, "n_sequences seq"],
+    *,
+    free_running: bool = False,
+) -> Evaluation:
+    """Evaluate weights that are not in JAX yet, on sequences that are known to fit the model.
+
+    Args:
+        cfg: the model's config.
+        weights: the model's.
+        task: the task.
+        sequences: the sequences to evaluate on.
+        free_running: feed the model its own predictions.
+    """
+    predicted = eval_positions(task)
     settings = {"predicted": predicted, "free_running": free_running}
     runs = len(predicted) + 1 if free_running else 1
-    work = float(parameter_count(cfg) * tokens.size * runs)
-    arguments = {"params": weights, "tokens": tokens.astype(np.int32)}
+    work = float(parameter_count(cfg) * sequences.size * runs)
+    arguments = {"params": weights, "tokens": sequences.astype(np.int32)}
     scores: Scores = run_kept(score, cfg, settings, arguments, work)
     right = scores.right
     return Evaluation(

@@ -66,7 +66,8 @@ def accuracies(subject: Subject, mean: View) -> dict[str, str]:
     title = f"Accuracy on {which_sequences(task)} sequences"
     scores = {title: percentage(mean.activity.right.mean())}
     if can_run_freely(cfg) and len(eval_positions(task)) > 1:
-        own = evaluate_weights(cfg, subject.weights, task, free_running=True)
+        sequences = task.sequences()
+        own = evaluate_weights(cfg, subject.weights, task, sequences, free_running=True)
         scores["Fed its own predictions"] = percentage(own.accuracy)
     return scores
 

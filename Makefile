@@ -18,6 +18,7 @@ TL4 := 4.3.0
 OLDEST := 3.11.0
 NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
+MINUTES ?= inf
 
 .PHONY: demo help test test-slow test-full test-tl4 lint format docs pictures pins release clean
 
@@ -38,7 +39,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or optimized' --timeout 1800
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or optimized' --timeout 1800 --minutes $(MINUTES) -rs
 
 test-full: test test-slow
 

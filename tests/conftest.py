@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import time
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,6 +20,14 @@ from revinc.weights import parameter_shapes
 # No test is timed: the machine may be busy.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser):
+    help = "skip the tests that have not begun after this many minutes, and say so"
+    parser.addoption("--minutes", type=float, default=float("inf"), help=help)
 
 
 def pytest_configure(config):
@@ -43,6 +52,9 @@ def pytest_configure(config):
 
 
 def pytest_runtest_setup(item):
+    minutes = item.config.option.minutes
+    if time.monotonic() - BEGAN > 60 * minutes:
+        pytest.skip(f"had not begun after {minutes:g} minutes")
     if item.get_closest_marker("gpu"):
         import jax
 

@@ -107,12 +107,13 @@ def test_edits_of_several_hooks_in_one_pass_are_those_of_one_each(pair, monkeypa
         np.testing.assert_allclose(together[name], logits, rtol=0, atol=1e-13, err_msg=name)
 
 
-def test_jitter_moves_every_weight_and_is_undone(pair):
+def test_jitter_moves_every_parameter_and_is_undone(pair):
+    buffers = {"unembed.b_U"} if WORLD == "4.x" else set()  # 4.x does not train it
     side = pair.torch_side("float32")
     before = {name: weight.copy() for name, weight in side.weights().items()}
     with side.jittered(1):
         for name, weight in side.weights().items():
-            assert (weight != before[name]).all(), name
+            assert (weight != before[name]).all() == (name not in buffers), name
             np.testing.assert_allclose(weight, before[name], rtol=3e-7, atol=1e-44)
     for name, weight in side.weights().items():
         np.testing.assert_array_equal(weight, before[name])

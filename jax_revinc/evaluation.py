@@ -120,6 +120,11 @@ def can_run_freely(cfg: HookedTransformerConfig) -> bool:
     return cfg.attention_dir == "causal"
 
 
+def has_own_predictions(cfg: HookedTransformerConfig, task: Task) -> bool:
+    """Whether running freely can differ from teacher forcing: some prediction is fed again."""
+    return can_run_freely(cfg) and len(eval_positions(task)) > 1
+
+
 def score(
     cfg: HookedTransformerConfig,
     *,

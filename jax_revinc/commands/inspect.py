@@ -18,7 +18,7 @@ from jax_revinc.analysis.inspection import (
 )
 from jax_revinc.analysis.terminal_tables import TABLES
 from jax_revinc.commands.run_argument import add_run
-from jax_revinc.evaluation import can_run_freely, evaluate
+from jax_revinc.evaluation import evaluate, has_own_predictions
 from jax_revinc.model import HookedTransformer
 from jax_revinc.training import Run
 from revinc import Task
@@ -26,7 +26,7 @@ from revinc.dataset import make_dataset
 from revinc.flag_values import integer
 from revinc.number_format import percentage
 from revinc.runs import BEST
-from revinc.tasks import eval_positions, reading_cells
+from revinc.tasks import reading_cells
 from revinc.terminal import PlainConsole, PlainParser, styled
 from revinc.token_labels import which_sequences
 from revinc.validation import require_index
@@ -139,7 +139,7 @@ def print_accuracy(model: HookedTransformer, task: Task, console: PlainConsole) 
     console.print()
     console.print(styled(f"accuracy on {which_sequences(task)} sequences"))
     console.print(f"fed the right tokens: {percentage(evaluate(model, task).accuracy)}")
-    if can_run_freely(model.cfg) and len(eval_positions(task)) > 1:
+    if has_own_predictions(model.cfg, task):
         own = evaluate(model, task, free_running=True)
         console.print(f"fed its own predictions: {percentage(own.accuracy)}")
 

@@ -9,6 +9,7 @@ from jax_revinc.population.read_population import Population
 from jax_revinc.population.shards import DIVERGED
 from jax_revinc.training import Run, draw_weights
 from revinc import UserError
+from revinc.best_evaluation import best_evaluation
 from revinc.checkpoint import History
 from revinc.engine import METRICS
 from revinc.run_request import make_request
@@ -18,9 +19,9 @@ from revinc.validation import require_int
 
 
 def best_model(population: Population) -> int:
-    """The number of the finished model with the best final holdout accuracy.
+    """The number of the finished model whose last evaluation is the best of all.
 
-    Of several, it is the one with the lowest holdout loss.
+    What is better, `revinc.best_evaluation.best_evaluation` defines, here among models.
 
     Raises:
         UserError: if no model is finished, or all have diverged.
@@ -28,8 +29,8 @@ def best_model(population: Population) -> int:
     finite = population.metrics[population.metrics[DIVERGED].isna()]
     if finite.empty:
         raise UserError(f"{population.path} has no finished model that did not diverge")
-    order = ["holdout_accuracy", "holdout_loss"]
-    return int(finite.sort_values(order, ascending=[False, True], kind="stable").index[0])
+    last = (finite[f"holdout_{name}"].to_numpy() for name in ("accuracy", "loss"))
+    return int(finite.index[int(best_evaluation(*last))])
 
 
 def export_model(

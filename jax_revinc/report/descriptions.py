@@ -26,11 +26,11 @@ def run_facts(run: Run) -> dict[str, str]:
         "Split": split,
         "Training": f"{cfg.steps:,} steps of {cfg.batch_size} examples",
         "Seeds": ", ".join(f"{name} {seed}" for name, seed in seeds.items()),
-        "Engine": engine_words(run.engine),
+        "Engine": identity_words(run.engine),
     }
 
 
-def engine_words(engine: Mapping[str, str]) -> str:
+def identity_words(engine: Mapping[str, str]) -> str:
     """An engine's identity in words, such as ``xla, platform cpu, jax 0.10.2``."""
     fields = {name: value for name, value in engine.items() if name != "name"}
     if fields.get("device") == fields.get("platform"):

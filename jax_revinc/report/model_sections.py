@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from jax_revinc.analysis.claims import Claims
-from jax_revinc.evaluation import can_run_freely, evaluate_weights
+from jax_revinc.evaluation import evaluate_weights, has_own_predictions
 from jax_revinc.report import run_figures
 from jax_revinc.report.model_behaviour import View, given_words, mean_view, sample_views
 from jax_revinc.report.model_findings import find
 from jax_revinc.report.render_html import Gallery
 from jax_revinc.report.subject import UNSPLIT, Subject
 from revinc import HookedTransformerConfig, Task
+from revinc.config_summary import count
 from revinc.number_format import percentage
 from revinc.tasks import eval_positions
 from revinc.token_labels import which_sequences
@@ -65,7 +66,7 @@ def accuracies(subject: Subject, mean: View) -> dict[str, str]:
     cfg, task = subject.cfg, subject.task
     title = f"Accuracy on {which_sequences(task)} sequences"
     scores = {title: percentage(mean.activity.right.mean())}
-    if can_run_freely(cfg) and len(eval_positions(task)) > 1:
+    if has_own_predictions(cfg, task):
         sequences = task.sequences()
         own = evaluate_weights(cfg, subject.weights, task, sequences, free_running=True)
         scores["Fed its own predictions"] = percentage(own.accuracy)
@@ -170,15 +171,15 @@ def shown_sequences(task: Task, samples: Sequence[View]) -> str:
 def expected_sequence(task: Task, samples: Sequence[View]) -> str:
     """What a reader is to type to see a sequence: its length, its words and an example."""
     example = samples[0].name
-    words = list(
-        dict.fromkeys(word for tokens in task.sequences() for word in given_words(task, tokens))
-    )
-    n_words = len(example.split())
+    words: dict[str, None] = {}  # in order
+    for tokens in task.sequences():
+        words |= dict.fromkeys(given_words(task, tokens))
+        if len(words) > MOST_WORDS:
+            break
     of = "" if len(words) > MOST_WORDS else f", each one of {', '.join(words)}"
     some = len(samples) < len(task.sequences())
     shown = f" ({shown_sequences(task, samples)} are shown here)" if some else ""
-    number = "1 token" if n_words == 1 else f"{n_words} tokens"
-    return f"type {number}{of}, such as {example}{shown}"
+    return f"type {count(len(example.split()), 'token')}{of}, such as {example}{shown}"
 
 
 def view_options(views: Sequence[View]) -> dict[str, list[dict[str, Any]]]:

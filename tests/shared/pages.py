@@ -28,3 +28,15 @@ def table_of(html, caption):
         [text_of(cell).strip() for cell in re.findall(r"<t[hd].*?</t[hd]>", row, flags=re.S)]
         for row in rows
     ]
+
+
+def assert_opens_offline_on_a_telephone(open_offline, page, figure):
+    """A page asks for nothing but itself, draws a figure, and is no wider than a telephone."""
+    tab, events = open_offline(page)
+    tab.locator(f"[data-figure='{figure}'] .gtitle").wait_for()
+    assert [e for e in events if not e.startswith("request: data:")] == [
+        f"request: {page.as_uri()}"
+    ]
+    tab.set_viewport_size({"width": 390, "height": 800})
+    tab.reload()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from pages import pictures_of, table_of, text_of
+from pages import assert_opens_offline_on_a_telephone, pictures_of, table_of, text_of
 
 from jax_revinc import ReverseIncrement, Run, UserError, train
 from jax_revinc.analysis.claims import claims
@@ -194,11 +194,4 @@ def test_the_command_says_where_the_page_is(run_cli, runs):
 
 
 def test_the_page_opens_offline_and_fits_a_telephone(page, open_offline):
-    tab, events = open_offline(page)
-    tab.locator("[data-figure='accuracy'] .gtitle").wait_for()
-    assert [e for e in events if not e.startswith("request: data:")] == [
-        f"request: {page.as_uri()}"
-    ]
-    tab.set_viewport_size({"width": 390, "height": 800})
-    tab.reload()
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_opens_offline_on_a_telephone(open_offline, page, "accuracy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from flax import nnx
-from pages import pictures_of, text_of
+from pages import assert_opens_offline_on_a_telephone, pictures_of, text_of
 
 from jax_revinc import HookedTransformer, ReverseIncrement, UserError
 from jax_revinc.report import write_model_page
@@ -51,14 +51,7 @@ def test_it_is_called_by_the_name_of_its_file(html):
 
 
 def test_it_opens_offline_without_a_complaint(page, open_offline):
-    tab, events = open_offline(page)
-    tab.locator("[data-figure='attribution'] .gtitle").wait_for()
-    assert [e for e in events if not e.startswith("request: data:")] == [
-        f"request: {page.as_uri()}"
-    ]
-    tab.set_viewport_size({"width": 390, "height": 800})
-    tab.reload()
-    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_opens_offline_on_a_telephone(open_offline, page, "attribution")
 
 
 def untrained(tutorial, **changes):

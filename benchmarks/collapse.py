@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.comparison import print_machine
 from benchmarks.plots import STABLE, save
+from benchmarks.tables import Sheet
 from jax_revinc import PRESETS
 from jax_revinc.engines import make_engine
 from jax_revinc.training import draw_weights
@@ -99,15 +100,11 @@ def norm(vector: np.ndarray) -> float:
     return float(np.linalg.norm(vector))
 
 
-def markdown(updates: list[Update]) -> list[str]:
-    """The lines of a table in Markdown with a row for each update."""
+def sheet(updates: list[Update]) -> Sheet:
+    """A table with a row for each update."""
     heads = ("update", "loss of its batch", "norm of the gradient", "norm of √v", "largest g / √v")
-    lines = [
-        "| " + " | ".join((*heads, "norm of the change", "holdout right")) + " |",
-        "|---:" * (len(heads) + 2) + "|",
-    ]
-    for update in updates:
-        cells = (
+    rows = [
+        (
             f"{update.step:,}",
             f"{update.loss:.2g}",
             f"{update.gradient:.3g}",
@@ -116,8 +113,9 @@ def markdown(updates: list[Update]) -> list[str]:
             f"{update.change:.2g}",
             percentage(update.holdout_accuracy, 1),
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        for update in updates
+    ]
+    return Sheet("Updates", (*heads, "norm of the change", "holdout right"), rows)
 
 
 def draw(updates: list[Update], file: Path) -> None:
@@ -160,7 +158,8 @@ def run(args: argparse.Namespace) -> None:
     console = PlainConsole()
     print_machine(console)
     updates = list(follow(PRESETS["tutorial"].with_seed(SEED), BEGIN))
-    for line in markdown([update for update in updates if update.step in SHOWN]):
+    shown = sheet([update for update in updates if update.step in SHOWN])
+    for line in shown.as_markdown().splitlines():
         console.print(line, soft_wrap=True)
     if args.picture:
         draw(updates, args.picture)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.collapse import Update, draw, follow, markdown, norm
+from benchmarks.collapse import Update, draw, follow, norm, sheet
 from jax_revinc import PRESETS
 from jax_revinc.engines import make_engine
 from jax_revinc.engines.compiled_programs import make_program_key
@@ -62,7 +62,7 @@ def test_a_change_is_what_the_ratio_to_the_second_moments_allows(updates):
 
 
 def test_a_table_has_a_line_for_each_update():
-    lines = markdown([Update(3860, 0.1234, 10.9, 0.57, 193.3, 0.233, 0.71)])
+    lines = sheet([Update(3860, 0.1234, 10.9, 0.57, 193.3, 0.233, 0.71)]).as_markdown().splitlines()
     assert lines[2:] == ["| 3,860 | 0.12 | 10.9 | 0.57 | 193 | 0.23 | 71.0% |"]
     assert len({line.count("|") for line in lines}) == 1
 

@@ -22,8 +22,8 @@ RECIPE = dataclasses.replace(
     steps=60,
     eval_every=20,
 )
-HOPELESS = 1e6
-"""A learning rate at which every model diverges."""
+HOPELESS = 1e30
+"""A learning rate after whose first update every loss is NaN, however its terms are rounded."""
 
 SMALL = sweep(RECIPE, {"lr": [1e-2, HOPELESS]}, seeds=range(5))
 """The models of the fixture `small`."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from benchmarks import start
 from benchmarks.contender import Contender
@@ -183,8 +183,7 @@ def progress_bar(console: PlainConsole, title: str, total: int) -> Iterator[Foll
         TimeElapsedColumn(),
         TextColumn("{task.fields[doing]}", markup=False),
     )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+    with console.progress(*columns) as bar:
         task = bar.add_task(title, total=total, doing="")
         done = -1
 

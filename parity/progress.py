@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from revinc.terminal import PlainConsole
 
@@ -21,16 +21,13 @@ def follow(items: Sequence[Item], what: str, done: Iterator[Item] | None = None)
         what: what is done with the items, in a few words.
         done: yields the results as they are ready, instead of the items.
     """
-    console = PlainConsole()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with PlainConsole().progress(*columns) as bar:
         yield from bar.track(done or items, total=len(items), description=what)
 
 

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     TaskID,
     TaskProgressColumn,
     TextColumn,
@@ -44,16 +43,13 @@ class Reporter:
     ) -> None:
         self.console = console or PlainConsole(quiet=quiet)
         self._verbose = verbose
-        self._progress = Progress(
+        self._progress = self.console.progress(
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TaskProgressColumn(show_speed=False),
             TextColumn("{task.fields[speed]}", markup=False),
             TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not (self.console.is_terminal or self.console.is_jupyter),
         )
         self._task = TaskID(0)
 

@@ -10,13 +10,17 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from rich.console import Console, RenderableType
 from rich.status import Status
 from rich.text import Text
 
 from revinc.printable_text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, ProgressColumn
 
 CLOSED_PIPE = 141
 """The exit status of a command whose output nobody reads any more, as shells show SIGPIPE."""
@@ -35,6 +39,19 @@ class PlainConsole(Console):
     def status(self, status: RenderableType, **how: Any) -> Status:
         """A context manager that shows a message and a spinner on a terminal."""
         return super().status(styled(status, "") if isinstance(status, str) else status, **how)
+
+    def progress(self, *columns: ProgressColumn, **settings: Any) -> Progress:
+        """A context manager that shows progress bars on a terminal and in a notebook, nowhere else.
+
+        Args:
+            columns: what each bar shows, from left to right.
+            settings: further arguments of ``rich.progress.Progress``.
+        """
+        from rich.progress import Progress
+
+        # Rich draws its bars in a notebook by ipywidgets.
+        shown = self.is_terminal or (self.is_jupyter and find_spec("ipywidgets") is not None)
+        return Progress(*columns, console=self, transient=True, disable=not shown, **settings)
 
     def on_broken_pipe(self) -> None:
         """Raise the broken pipe's error again, so that the command ends itself, not Rich."""

@@ -26,9 +26,7 @@ def run_command(words: list[str]) -> None:
     population = load(args.store, args.task)
     console = PlainConsole()
     columns = (SpinnerColumn(), *Progress.get_default_columns())
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    with console.progress(*columns) as bar:
         n_parts = len(population) + 1  # the page is drawn after the last model
         task = bar.add_task("measuring the claims on every model", total=n_parts)
         page = write_atlas(population, lambda n_models: bar.advance(task, n_models))

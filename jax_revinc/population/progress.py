@@ -32,16 +32,13 @@ class Progress:
     ) -> None:
         self.console = console or PlainConsole(quiet=quiet)
         self._verbose = verbose
-        self._bar = rich.progress.Progress(
+        self._bar = self.console.progress(
             rich.progress.TextColumn("{task.description}", style="bold", markup=False),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[models]} models", markup=False),
             rich.progress.TextColumn("{task.fields[speed]}", markup=False),
             rich.progress.TextColumn("{task.fields[solved]}", markup=False),
             rich.progress.TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
             speed_estimate_period=120,
         )
         self._lock = threading.Lock()

@@ -9,6 +9,7 @@ import warnings
 import pytest
 from rich.table import Table
 
+from revinc import terminal
 from revinc.command_errors import run_command
 from revinc.errors import UserError
 from revinc.progress_output import Reporter
@@ -35,6 +36,20 @@ def printed():
 def test_a_string_is_printed_as_it_is_on_one_line(printed, terminal):
     said = printed(lambda console: console.print(ODD, styled(ODD)), force_terminal=terminal)
     assert said == f"{SHOWN} {SHOWN}\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "has_widgets", "shown"),
+    [("terminal", False, True), ("jupyter", True, True), ("jupyter", False, False)],
+)
+def test_bars_are_shown_where_rich_can_draw_them(monkeypatch, where, has_widgets, shown):
+    monkeypatch.setattr(terminal, "find_spec", lambda name: has_widgets or None)
+    console = PlainConsole(**{f"force_{where}": True})
+    assert console.progress().disable != shown
+
+
+def test_a_file_shows_no_bars():
+    assert PlainConsole(file=io.StringIO()).progress().disable
 
 
 def test_strings_in_tables_are_text(printed):

@@ -10,7 +10,7 @@ from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConf
 MODULES = {
     "ActivationCache": "hooks",
     "Evaluation": "evaluation",
-    "HookPoint": "hooks",
+    "HookPoint": "hook_points",
     "HookedTransformer": "model",
     "Run": "training",
     "evaluate": "evaluation",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_revinc.hook_points import Direction, HookPoint, LensHandle
 from revinc.errors import UserError, near_names, shown
 
 Tap = Callable[[str, Array], Array]
@@ -38,27 +38,6 @@ def scoped(tap: Tap, prefix: str) -> Tap:
 def optional_tap(enabled: bool, name: str) -> Callable[[Tap, Array], Array]:
     """Make a function ``(tap, x)`` that returns ``tap(name, x)`` if `enabled`, and else `x`."""
     return (lambda tap, x: tap(name, x)) if enabled else (lambda tap, x: x)
-
-
-@dataclass(frozen=True)
-class HookPoint:
-    """A point of the model where an activation can be hooked: its name and its layer."""
-
-    name: str
-
-    def layer(self) -> int:
-        """The index of the transformer block that the hook belongs to.
-
-        Raises:
-            UserError: for a hook outside the blocks.
-        """
-        parts = self.name.split(".")
-        if parts[0] != "blocks":
-            raise UserError(
-                f"the hook {self.name} belongs to no layer: only hooks whose names start with "
-                "'blocks.' do"
-            )
-        return int(parts[1])
 
 
 class HookFunction(Protocol):
@@ -104,41 +83,116 @@ def select_names(names_filter: NamesFilter, known: Sequence[str]) -> list[str]:
     return list(names)
 
 
-def editing(fwd_hooks: FwdHooks, known: Sequence[str]) -> Tap:
-    """A tap (function on activations) that applies each hook function at its hook names, in order.
+def one_call_handles(
+    pairs: FwdHooks, known: Sequence[str], dir: Direction = "fwd", level: int | None = None
+) -> list[LensHandle]:
+    """The hooks of pairs of a names filter and a hook function, in order.
 
     Args:
-        fwd_hooks: pairs of a names filter and a hook function.
+        pairs: pairs of a names filter and a hook function.
         known: the model's hook names.
+        dir: "fwd" for hooks of activations, "bwd" for hooks of their gradients.
+        level: the depth of the ``hooks`` context that they belong to.
 
     Raises:
-        UserError: for an unknown name, or (when the model runs) a hook that changes a shape.
+        UserError: for an unknown name, or pairs of something else.
     """
-    functions: dict[str, list[HookFunction]] = {}
-    if not isinstance(fwd_hooks, Iterable):
-        raise UserError(f"fwd_hooks must be (name, function) pairs in a list, not {fwd_hooks!r}")
-    for pair in fwd_hooks:
+    argument = f"{dir}_hooks"
+    if not isinstance(pairs, Iterable):
+        raise UserError(f"{argument} must be (name, function) pairs in a list, not {pairs!r}")
+    handles = []
+    for pair in pairs:
         if not (isinstance(pair, tuple | list) and len(pair) == 2 and callable(pair[1])):
-            raise UserError(f"fwd_hooks must be (name, function) pairs in a list, not {pair!r}")
+            raise UserError(f"{argument} must be (name, function) pairs in a list, not {pair!r}")
         names_filter, function = pair
-        for name in select_names(names_filter, known):
-            functions.setdefault(name, []).append(function)
+        names = select_names(names_filter, known)
+        handles += [LensHandle(name, function, dir, context_level=level) for name in names]
+    return handles
+
+
+def applying(handles: Iterable[LensHandle], point: Callable[[str], HookPoint]) -> Tap:
+    """A tap (function on activations) that applies hooks, in order.
+
+    Args:
+        handles: hooks of activations and of gradients.
+        point: makes the hook point that a hook function is given, from its name.
+
+    Raises:
+        UserError: (when the model runs) for a hook that returns no array, or another shape.
+    """
+    forward: dict[str, list[LensHandle]] = {}
+    backward: dict[str, list[LensHandle]] = {}
+    for handle in handles:
+        (forward if handle.dir == "fwd" else backward).setdefault(handle.name, []).append(handle)
 
     def tap(name: str, activation: Array) -> Array:
-        for function in functions.get(name, ()):
-            edited = function(activation, hook=HookPoint(name))
-            if edited is None:
-                continue
-            edited = as_activation(name, edited, activation.dtype)
-            if edited.shape != activation.shape:
-                raise UserError(
-                    f"the hook function on {name} returned an array of shape {list(edited.shape)} "
-                    f"instead of {list(activation.shape)}"
-                )
-            activation = edited
-        return activation
+        edited = apply_hooks(forward.get(name, ()), activation, point)
+        if name in backward and jnp.issubdtype(activation.dtype, jnp.floating):
+            return with_gradient_hooks(backward[name], activation, edited, point)
+        return edited
 
     return tap
+
+
+def apply_hooks(
+    handles: Iterable[LensHandle], activation: Array, point: Callable[[str], HookPoint]
+) -> Array:
+    """What hooks of one name make of an activation, or of a gradient, each in its turn."""
+    for handle in handles:
+        edited = handle.user_hook(activation, hook=point(handle.name))
+        if edited is not None:
+            activation = checked_edit(handle.name, edited, activation)
+    return activation
+
+
+def with_gradient_hooks(
+    handles: Sequence[LensHandle],
+    before: Array,
+    after: Array,
+    point: Callable[[str], HookPoint],
+) -> Array:
+    """An activation whose gradient is shown to hooks of one name, when it is computed.
+
+    As in PyTorch's ``register_full_backward_hook``, each hook gets the gradient with respect to the
+    activation `after` the forward hooks. What one returns, the last one wins, becomes the gradient
+    with respect to the activation `before` them, and forward hooks are not differentiated then.
+    """
+
+    @jax.custom_vjp
+    def passed(before: Array, after: Array) -> Array:
+        return after
+
+    def forward(before: Array, after: Array) -> tuple[Array, None]:
+        return after, None
+
+    def backward(_: None, gradient: Array) -> tuple[Array, Array]:
+        edited = None
+        for handle in handles:
+            result = handle.user_hook(gradient, hook=point(handle.name))
+            if isinstance(result, tuple) and len(result) == 1:
+                result = result[0]
+            if result is not None:
+                edited = checked_edit(handle.name, result, gradient)
+        nothing = jnp.zeros_like(gradient)
+        return (nothing, gradient) if edited is None else (edited, nothing)
+
+    passed.defvjp(forward, backward)
+    return passed(before, after)
+
+
+def checked_edit(name: str, edited: Any, activation: Array) -> Array:
+    """What a hook function returned instead of an activation.
+
+    Raises:
+        UserError: if it is no array of the activation's shape.
+    """
+    edited = as_activation(name, edited, activation.dtype)
+    if edited.shape != activation.shape:
+        raise UserError(
+            f"the hook function on {name} returned an array of shape {list(edited.shape)} "
+            f"instead of {list(activation.shape)}"
+        )
+    return edited
 
 
 def as_activation(name: str, edited: Any, dtype: Any) -> Array:

@@ -38,15 +38,15 @@ from jax_revinc.analysis.residual import (
     weight,
 )
 from jax_revinc.hooks import ActivationCache, identity
-from jax_revinc.model import (
-    HookedTransformer,
+from jax_revinc.model import HookedTransformer
+from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.token_checks import (
     Tokens,
     check_predicted,
     check_range,
     check_sequences,
     require_array,
 )
-from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice, require_ints
 from revinc.weight_processing import CENTRING

@@ -25,8 +25,9 @@ from jaxtyping import Float
 
 from jax_revinc.components.block import TransformerBlock
 from jax_revinc.hooks import identity
-from jax_revinc.model import HookedTransformer, require_array
+from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.token_checks import require_array
 from revinc import UserError
 from revinc.validation import require_choice
 from revinc.weight_processing import FOLDED

@@ -20,7 +20,8 @@ from jax_revinc.analysis.increment import (
     heads_among_components,
     score_increments,
 )
-from jax_revinc.hooks import ActivationCache, HookPoint
+from jax_revinc.hook_points import HookPoint
+from jax_revinc.hooks import ActivationCache
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, Task, UserError

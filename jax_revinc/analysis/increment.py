@@ -13,8 +13,9 @@ from jaxtyping import Float, Int
 
 from jax_revinc.analysis.residual import mlp_stream
 from jax_revinc.hooks import ActivationCache, identity, recording, scoped
-from jax_revinc.model import HookedTransformer, check_predicted, check_sequences
+from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.token_checks import check_predicted, check_sequences
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_ints
 

@@ -7,7 +7,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jax_revinc import ActivationCache, HookPoint, UserError, get_act_name
-from jax_revinc.hooks import editing, identity, recording, scoped, select_names
+from jax_revinc.hooks import (
+    applying,
+    identity,
+    one_call_handles,
+    recording,
+    scoped,
+    select_names,
+)
 
 KNOWN = ["hook_embed", "blocks.0.attn.hook_q", "blocks.0.attn.hook_k", "blocks.1.attn.hook_q"]
 
@@ -50,6 +57,10 @@ NAMES = [
     "q0a",
     "mlp_out3b",
 ]
+
+
+def editing(fwd_hooks):
+    return applying(one_call_handles(fwd_hooks, KNOWN), HookPoint)
 
 
 @settings(max_examples=400)
@@ -174,7 +185,7 @@ def test_hook_points_know_their_layer():
 
 def test_taps_scope_edit_and_record():
     record = {}
-    edits = editing([("blocks.0.attn.hook_q", lambda x, hook: x + 1)], KNOWN)
+    edits = editing([("blocks.0.attn.hook_q", lambda x, hook: x + 1)])
     tap = scoped(scoped(recording(edits, ["blocks.0.attn.hook_q"], record), "blocks.0"), "attn")
     activation = np.float32(5.0)
     assert tap("hook_q", activation) == 6
@@ -188,7 +199,7 @@ def test_taps_scope_edit_and_record():
 )
 def test_hooks_that_are_no_pairs_are_refused_in_a_sentence(fwd_hooks):
     with pytest.raises(UserError, match="pairs in a list"):
-        editing(fwd_hooks, KNOWN)
+        editing(fwd_hooks)
 
 
 def test_a_filter_of_another_kind_is_refused_and_a_shorthand_explained():
@@ -199,6 +210,6 @@ def test_a_filter_of_another_kind_is_refused_and_a_shorthand_explained():
 
 
 def test_a_hook_that_returns_complex_numbers_is_refused():
-    tap = editing([("hook_embed", lambda a, hook: a + 0j)], KNOWN)
+    tap = editing([("hook_embed", lambda a, hook: a + 0j)])
     with pytest.raises(UserError, match=r"hook_embed returned .*, not an array of real numbers"):
         tap("hook_embed", np.zeros((1, 2), np.float32))

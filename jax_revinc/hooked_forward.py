@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -26,7 +26,9 @@ from jax_revinc.forward_arguments import Asked, Inputs
 from jax_revinc.hook_points import HookPoint, LensHandle
 from jax_revinc.hooks import Tap, apply_hooks, applying, identity, recording
 from jax_revinc.pieces import run_pieces
+from jax_revinc.quick_jit import MOST_QUICK_STEP, is_top_level, may_be_quick
 from revinc import HookedTransformerConfig, UserError
+from revinc.weights import parameter_count
 
 
 class Model(Protocol):
@@ -91,8 +93,9 @@ def run_forward(
         same = make if wanted.any_gradient else lambda **_: model
         return compute(same, params, inputs, asked, wanted, applying(handles, point))
     program = Program(type(model), model.cfg, asked, wanted)
+    is_quick = is_top_level() and work(model.cfg, inputs) < MOST_QUICK_STEP
     if not handles:
-        return _whole(program, params, inputs)
+        return _whole(program, is_quick)(params, inputs)
     by_name: dict[str, list[LensHandle]] = {}
     for handle in handles:
         by_name.setdefault(handle.name, []).append(handle)
@@ -100,7 +103,8 @@ def run_forward(
     def edit(name: str, activation: Array) -> Array:
         return apply_hooks(by_name[name], activation, point)
 
-    return run_pieces(program.run, program, (params, inputs), frozenset(by_name), edit)
+    points = frozenset(by_name)
+    return run_pieces(program.run, program, (params, inputs), points, edit, is_quick)
 
 
 class Program(NamedTuple):
@@ -118,9 +122,16 @@ class Program(NamedTuple):
         return compute(make, params, inputs, self.asked, self.wanted, tap)
 
 
-@partial(jax.jit, static_argnums=0)
-def _whole(program: Program, params: Mapping[str, Array], inputs: Inputs) -> Result:
-    return program.run(identity, params, inputs)
+@lru_cache(maxsize=256)
+def _whole(program: Program, is_quick: bool) -> Callable[..., Result]:
+    return may_be_quick(is_quick)(partial(program.run, identity))
+
+
+def work(cfg: HookedTransformerConfig, inputs: Inputs) -> int:
+    """About how many multiplications a forward pass takes."""
+    given: Any = inputs.tokens if inputs.residual is None else inputs.residual
+    batch, length = given.shape[:2]
+    return int(batch * length * parameter_count(cfg))
 
 
 def compute(

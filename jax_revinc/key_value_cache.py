@@ -60,8 +60,8 @@ class TransformerLensKeyValueCache:
     def init_cache(
         cls,
         cfg: HookedTransformerConfig,
-        device: object = None,
-        batch_size: int = 1,  # noqa: ARG003
+        device: object = None,  # noqa: ARG003
+        batch_size: int = 1,
     ) -> TransformerLensKeyValueCache:
         """An empty cache.
 

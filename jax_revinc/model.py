@@ -314,7 +314,7 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
     @property
     def params(self) -> dict[str, Array]:
         """The parameters as a flat dict of arrays, by their TransformerLens names."""
-        return {name: param[...] for name, param in self.param_variables().items()}
+        return {name: v.get_raw_value() for name, v in self.param_variables().items()}
 
     def param_variables(self) -> dict[str, nnx.Param[Array]]:
         """The modules' variables that hold the parameters, by their TransformerLens names."""
@@ -373,7 +373,7 @@ def flatten(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:
     """The parameters of a model, and its static data: config, hooks and their contexts."""
     variables = [find(model) for find in param_finders(model.cfg).values()]
     static = (model.cfg, model._handles, model._contexts)
-    return [variable.get_value() for variable in variables], static
+    return [variable.get_raw_value() for variable in variables], static
 
 
 def flatten_with_keys(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:

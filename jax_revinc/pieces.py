@@ -15,6 +15,8 @@ from jax import Array
 from jax.extend import core
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 
+from jax_revinc.quick_jit import may_be_quick
+
 KEPT = 256
 """The most functions, by their shapes and points, whose pieces are kept."""
 
@@ -48,6 +50,7 @@ def run_pieces(
     arguments: tuple[Any, ...],
     points: frozenset[str],
     edit: Callable[[str, Array], Array],
+    is_quick: bool,
 ) -> Any:
     """Compute ``function(tap, *arguments)``, where the taps of some names run as Python code.
 
@@ -57,10 +60,11 @@ def run_pieces(
         arguments: pytrees of concrete arrays.
         points: the names whose values are edited. Other taps do nothing.
         edit: returns the new value of a point, of the same shape and type.
+        is_quick: compile by `jax_revinc.quick_jit`.
     """
     leaves, tree = jax.tree.flatten(arguments)
     structs = tuple(jax.typeof(leaf) for leaf in leaves)
-    plan = _plan(Function(function, key), tree, structs, points)
+    plan = _plan(Function(function, key), tree, structs, points, is_quick)
     values: dict[Any, Any] = dict(plan.constants)
     values.update(zip(plan.invars, leaves, strict=True))
     for piece in plan.pieces:
@@ -87,7 +91,9 @@ class Function:
 
 
 @lru_cache(maxsize=KEPT)
-def _plan(function: Function, tree: Any, structs: tuple[Any, ...], points: frozenset[str]) -> Plan:
+def _plan(
+    function: Function, tree: Any, structs: tuple[Any, ...], points: frozenset[str], is_quick: bool
+) -> Plan:
     def tap(name: str, value: Array) -> Array:
         return point_p.bind(value, name=name) if name in points else value
 
@@ -99,12 +105,13 @@ def _plan(function: Function, tree: Any, structs: tuple[Any, ...], points: froze
     cuts = [i for i, equation in enumerate(jaxpr.eqns) if equation.primitive is point_p]
     begins = [0, *(cut + 1 for cut in cuts)]
     ends = [*cuts, len(jaxpr.eqns)]
-    pieces = [make_piece(jaxpr, begin, end) for begin, end in zip(begins, ends, strict=True)]
+    jit = may_be_quick(is_quick)
+    pieces = [make_piece(jaxpr, begin, end, jit) for begin, end in zip(begins, ends, strict=True)]
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     return Plan(pieces, constants, jaxpr.invars, jaxpr.outvars, jax.tree.structure(shapes))
 
 
-def make_piece(jaxpr: Jaxpr, begin: int, end: int) -> Piece:
+def make_piece(jaxpr: Jaxpr, begin: int, end: int, jit: Callable[..., Any]) -> Piece:
     """The equations of a jaxpr from `begin` to before `end`, compiled, and the point at `end`."""
     equations = jaxpr.eqns[begin:end]
     made = {var for equation in equations for var in equation.outvars}
@@ -114,7 +121,7 @@ def make_piece(jaxpr: Jaxpr, begin: int, end: int) -> Piece:
     later |= set(variables(jaxpr.outvars))
     gives = [var for var in variables(v for e in equations for v in e.outvars) if var in later]
     part = Jaxpr([], needs, gives, equations, debug_info=jaxpr.debug_info)
-    run = jax.jit(core.jaxpr_as_fun(ClosedJaxpr(part, [])))
+    run = jit(core.jaxpr_as_fun(ClosedJaxpr(part, [])))
     return Piece(run, needs, gives, jaxpr.eqns[end] if end < len(jaxpr.eqns) else None)
 
 

@@ -7,10 +7,11 @@ from statistics import NormalDist
 
 import pandas as pd
 from rich.table import Table
+from rich.text import Text
 
 from jax_revinc.population.shards import DIVERGED
 from revinc.number_format import percent, percentage
-from revinc.sweep import IN_EVERY_STORE, SWEPT, is_numeric
+from revinc.sweep import SWEPT, is_numeric
 
 HEADINGS = {"weight_decay": "decay"}
 """Shorter headings of swept fields, so that the table fits 80 columns."""
@@ -70,11 +71,11 @@ def success_table(metrics: pd.DataFrame, solved: float) -> Table:
         "models",
         f"train {percent(solved)}",
         f"holdout {percent(solved)}",
-        "mean\nholdout",
+        Text("mean\nholdout"),
         "diverged",
     )
-    # 80 columns hold few fields: later ones are shown only if the models differ in them.
-    fields = [name for name in SWEPT if name in IN_EVERY_STORE or metrics[name].nunique() > 1]
+    # 80 columns hold few fields. Those in which no model differs stand above the table.
+    fields = [name for name in SWEPT if metrics[name].nunique() > 1]
     for name in fields:
         table.add_column(
             HEADINGS.get(name, name), justify="right" if is_numeric(name) else "left", no_wrap=True

@@ -73,9 +73,11 @@ def point_name(point: Mapping[Any, Any] | pd.Series) -> str:
     """A combination of hyperparameters in words: "lr 0.01, weight decay 0, split random".
 
     Args:
-        point: a value for every field of `SWEPT`; others are ignored.
+        point: values by name; those of no field of `SWEPT` are ignored.
     """
-    return ", ".join(f"{name.replace('_', ' ')} {value_text(point[name])}" for name in SWEPT)
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value_text(point[name])}" for name in SWEPT if name in point
+    )
 
 
 def value_text(value: Any) -> str:

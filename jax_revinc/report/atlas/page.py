@@ -30,6 +30,7 @@ from jax_revinc.survey.outcomes import DIVERGES, OUTCOME, Masks, field_words, po
 from jax_revinc.survey.rate_intervals import Rate, mean_text, rate_of, unbroken
 from jax_revinc.survey.seed_variance import seeds_table
 from revinc.atomic_files import write_text
+from revinc.config_fields import fields_without_effect
 from revinc.config_summary import count, model_size, nearest_preset
 from revinc.folders import make_own_folder
 from revinc.json_records import read_record
@@ -239,7 +240,11 @@ def training_sentence(population: Population) -> str:
     """A sentence on how large a population's models are, how they were trained, and what varies."""
     cfg = population.config
     points = population.planned[list(SWEPT)].drop_duplicates()
-    *first, last = map(field_words, SWEPT)
+    # A field may have an effect only in some models, such as the end of a learning rate.
+    without_effect = fields_without_effect(type(cfg), cfg)
+    fields = [name for name in SWEPT if name not in without_effect or points[name].nunique() > 1]
+    points = points[fields]
+    *first, last = map(field_words, fields)
     where = (
         f"at {point_name(points.iloc[0])}"
         if len(points) == 1

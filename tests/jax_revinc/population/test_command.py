@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from jax._src import distributed
 from populations import FLAGS, RECIPE, WIDTH, assert_same_store, command, names_below, outcomes
-from rich.console import Console
 
 from jax_revinc import UserError
 from jax_revinc.population import Population, load, train_population
@@ -26,6 +25,7 @@ from jax_revinc.training import draw_weights
 from revinc.run_request import make_request
 from revinc.run_writer import RunWriter
 from revinc.sweep import IDENTITY, sweep
+from revinc.terminal import PlainConsole
 
 SEEDS = 48
 """Enough for a dozen shards."""
@@ -132,37 +132,50 @@ def test_help_lists_every_flag(run_cli):
     assert "--seed " not in outcome.out
 
 
+def printed_table(metrics, width):
+    console = PlainConsole(width=width)
+    with console.capture() as printed:
+        console.print(success_table(metrics, 1.0))
+    return printed.get().splitlines()
+
+
+OUTCOMES = ["models", "train 100%", "holdout 100%", "holdout", "diverged"]
+
+
+def test_the_table_of_equal_recipes_shows_outcomes_alone(whole):
+    above, heading, line = printed_table(whole.metrics, 80)
+    assert above.split() == ["mean"]
+    assert re.split(" {2,}", heading.strip()) == OUTCOMES
+    assert re.fullmatch(r" +[\d,]+ +\d+\.?\d*% +\d+\.?\d*% \[.* \.\. .*\] +\S+% +0 *", line)
+
+
 def test_the_table_fits_a_terminal_of_80_columns(whole):
     many = whole.metrics.sample(4096, replace=True, random_state=0)
-    console = Console(width=80)
-    with console.capture() as printed:
-        console.print(success_table(many, 1.0))
-    above, heading, line = printed.get().splitlines()
-    assert above.split() == ["mean"]
-    assert re.split(" {2,}", heading.strip())[3:] == [
-        "models",
-        "train 100%",
-        "holdout 100%",
-        "holdout",
-        "diverged",
-    ]
-    assert re.fullmatch(
-        r" +0\.01 +0\.01 +prefix +4,096 +\d+\.\d% +\d+\.\d% \[.* \.\. .*\] +\S+% +0 *", line
+    index = np.arange(4096)
+    many = many.assign(
+        lr=np.where(index % 2, 0.01, 0.025),
+        weight_decay=np.where(index % 3, 0.01, 0.001),
+        split=np.where(index % 5, "prefix", "random"),
     )
+    above, heading, *lines = printed_table(many, 80)
+    assert above.split() == ["mean"]
+    assert re.split(" {2,}", heading.strip()) == ["lr", "decay", "split", *OUTCOMES]
+    assert len(lines) == 8
+    for line in lines:
+        assert re.fullmatch(
+            r" +0\.0\d+ +0\.0\d+ +(prefix|random) +[\d,]+ +\S+% +\S+% \[.* \.\. .*\] +\S+% +0 *", line
+        )
 
 
 def test_the_table_has_a_column_of_an_end_of_the_rate_that_models_differ_in(whole):
     ends = np.where(whole.metrics.index < 4, 0.0, 2e-3)
-    console = Console(width=100)
-    with console.capture() as printed:
-        console.print(success_table(whole.metrics.assign(lr_end=ends), 1.0))
-    _, heading, *lines = printed.get().splitlines()
+    _, heading, *lines = printed_table(whole.metrics.assign(lr_end=ends), 100)
     assert "lr_end" in heading
-    assert {line.split()[2] for line in lines} == {"0", "0.002"}
+    assert {line.split()[0] for line in lines} == {"0", "0.002"}
 
 
 def test_a_terminal_shows_a_bar_with_models_speed_and_success(whole):
-    console = Console(width=200, force_terminal=True, color_system=None)
+    console = PlainConsole(width=200, force_terminal=True, color_system=None)
     progress, store = Progress(console), whole._store
     with console.capture() as printed, progress.training(store, missing=[1, 2], done=[0]):
         for _ in range(4):

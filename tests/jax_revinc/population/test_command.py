@@ -163,7 +163,8 @@ def test_the_table_fits_a_terminal_of_80_columns(whole):
     assert len(lines) == 8
     for line in lines:
         assert re.fullmatch(
-            r" +0\.0\d+ +0\.0\d+ +(prefix|random) +[\d,]+ +\S+% +\S+% \[.* \.\. .*\] +\S+% +0 *", line
+            r" +0\.0\d+ +0\.0\d+ +(prefix|random) +[\d,]+ +\S+% +\S+% \[.* \.\. .*\] +\S+% +0 *",
+            line,
         )
 
 

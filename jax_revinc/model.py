@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -41,10 +42,12 @@ from jax_revinc.numerical_settings import numerics, with_numerics
 from jax_revinc.slices import SliceInput
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.weights import (
+    IncompatibleKeys,
     StateDict,
     check_shapes,
     check_state_dict,
     final_normalization_type,
+    incompatible_keys,
     parameter_shapes,
 )
 
@@ -62,38 +65,38 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
     The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
 
     Args:
-        cfg: the model's config.
+        cfg: the model's config, or a dict of its fields, as `HookedTransformerConfig.from_dict`
+            takes.
         rngs: a generator to draw the weights from, such as ``nnx.Rngs(0)``; by default
-            ``cfg.seed``'s.
+            ``cfg.seed``'s. Without a seed either, the operating system's random numbers give one,
+            so the weights differ from call to call.
         params: the weights instead, a flat dict by TransformerLens names. They may be traced
             arrays, so a pure function of a dict of parameters can build a model.
 
     Raises:
-        UserError: for arguments of other types, params that do not fit the config, both of rngs and
-            params, or neither and no seed.
+        UserError: for arguments of other types, params that do not fit the config, or both of rngs
+            and params.
     """
 
     def __init__(
         self,
-        cfg: HookedTransformerConfig,
+        cfg: HookedTransformerConfig | Mapping[str, Any],
         *,
         rngs: nnx.Rngs | None = None,
         params: Mapping[str, Array | np.ndarray] | None = None,
     ) -> None:
-        if not isinstance(cfg, HookedTransformerConfig):
-            raise UserError(f"cfg must be a HookedTransformerConfig, not {type(cfg).__name__}")
+        cfg = HookedTransformerConfig.unwrap(cfg)
         if not isinstance(rngs, nnx.Rngs | None):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
         if not isinstance(params, Mapping | None):
             raise UserError(f"params must be a dict of arrays, not {type(params).__name__}")
+        if rngs is not None and params is not None:
+            raise UserError(
+                "give either rngs, to draw the weights, or params, which are the weights"
+            )
         with numerics(cfg):
-            if rngs is None and params is None and cfg.seed is not None:
-                rngs = nnx.Rngs(make_key(cfg.seed))
-            if (rngs is None) == (params is None):
-                raise UserError(
-                    "a HookedTransformer needs weights: give either rngs or params, or neither and "
-                    "a cfg with a seed"
-                )
+            if rngs is None and params is None:
+                rngs = nnx.Rngs(make_key(secrets.randbits(64) if cfg.seed is None else cfg.seed))
             arrays = params if rngs is None else init_params(cfg, rngs.params())
             if not isinstance(arrays, Leaves):
                 arrays = {name: as_floats(cfg, name, x) for name, x in (arrays or {}).items()}
@@ -325,16 +328,27 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
         return {name: np.array(param) for name, param in self.params.items()}
 
     @with_numerics
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
         """Load parameters by TransformerLens names, cast to ``cfg.dtype``; buffers are ignored.
 
+        Args:
+            state_dict: arrays or torch tensors by name, of floats of any width.
+            strict: whether a missing or unexpected name is an error. If not, parameters without a
+                name in `state_dict` keep their values.
+
+        Returns:
+            The names that are missing in `state_dict`, and those that are unexpected.
+
         Raises:
-            UserError: if an entry is missing, unexpected or of another shape. Nothing is loaded
-                then.
+            UserError: if an array has another shape or holds no floats, or names do not fit a
+                strict load. Nothing is loaded then.
         """
         variables = self.param_variables()
-        for name, value in check_state_dict(self.cfg, state_dict).items():
+        for name, value in check_state_dict(self.cfg, state_dict, strict=strict).items():
             variables[name][...] = jnp.asarray(value)
+        return incompatible_keys(self.cfg, state_dict)
 
     @with_numerics
     def process_weights(self, **steps: bool) -> HookedTransformer:

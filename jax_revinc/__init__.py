@@ -10,6 +10,7 @@ from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConf
 MODULES = {
     "ActivationCache": "hooks",
     "Evaluation": "evaluation",
+    "FactoredMatrix": "factored_matrix",
     "HookPoint": "hooks",
     "HookedTransformer": "model",
     "Run": "training",

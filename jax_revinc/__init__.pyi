@@ -3,6 +3,7 @@
 from jax_revinc import plots as plots
 from jax_revinc.engines.fused.gradient import fused_value_and_grad
 from jax_revinc.evaluation import Evaluation, evaluate
+from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import numerics
@@ -13,6 +14,7 @@ __all__ = [
     "PRESETS",
     "ActivationCache",
     "Evaluation",
+    "FactoredMatrix",
     "HookPoint",
     "HookedTransformer",
     "HookedTransformerConfig",

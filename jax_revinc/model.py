@@ -32,7 +32,9 @@ from jax_revinc.hooks import (
     select_names,
 )
 from jax_revinc.init import init_params, make_key
+from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import numerics, with_numerics
+from jax_revinc.stacked_weights import StackedWeights
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.validation import require_ints
 from revinc.weights import (
@@ -54,7 +56,7 @@ class Output(NamedTuple):
     loss: Float[Array, ""]
 
 
-class HookedTransformer(nnx.Module):
+class HookedTransformer(StackedWeights, nnx.Module):
     """A decoder-only transformer whose activations can all be read and edited.
 
     The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
@@ -148,7 +150,7 @@ class HookedTransformer(nnx.Module):
             return logits_BPV
         if self.cfg.d_vocab_out < self.cfg.d_vocab:
             check_range(tokens_BP[:, 1:], self.cfg.d_vocab_out, "d_vocab_out")
-        loss = next_token_loss(logits_BPV, tokens_BP, loss_per_token)
+        loss = lm_cross_entropy_loss(logits_BPV, tokens_BP, per_token=loss_per_token)
         return loss if return_type == "loss" else Output(logits_BPV, loss)
 
     @property
@@ -302,15 +304,6 @@ def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     jax.eval_shape(lambda p, t: HookedTransformer(cfg, params=p)(t, tap=note), params, tokens)
     return tuple(dict.fromkeys(names))  # a norm may see several inputs
-
-
-def next_token_loss(
-    logits: Float[Array, "batch pos d_vocab_out"], tokens: Int[Array, "batch pos"], per_token: bool
-) -> Float[Array, ""] | Float[Array, "batch pos-1"]:
-    """The cross-entropy in nats of the next tokens: of each if `per_token`, else the mean."""
-    log_probs = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-    losses = -jnp.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
-    return losses if per_token else losses.mean()
 
 
 def check_sequences(cfg: HookedTransformerConfig, sequences: Any) -> Int[Array, "batch seq"]:

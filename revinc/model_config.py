@@ -250,6 +250,16 @@ class HookedTransformerConfig:
         return self.n_key_value_heads
 
     @property
+    def n_params(self) -> int:
+        """The number of weights of attention and MLPs, as TransformerLens counts them.
+
+        It leaves out embeddings, biases and norms, and counts keys and values for every head.
+        """
+        of_attention = 4 * self.n_heads * self.d_head
+        of_mlp = 0 if self.attn_only else (2 + self.gated_mlp) * self.d_mlp
+        return self.n_layers * self.d_model * (of_attention + of_mlp)
+
+    @property
     def has_positions_in_stream(self) -> bool:
         """Whether positional embeddings are added to the residual stream."""
         return self.positional_embedding_type == "standard"

@@ -14,6 +14,7 @@ MODULES = {
     "HookPoint": "hooks",
     "HookedTransformer": "model",
     "Run": "training",
+    "SVDInterpreter": "svd_interpreter",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
     "get_act_name": "hooks",

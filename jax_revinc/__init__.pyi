@@ -7,6 +7,7 @@ from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import numerics
+from jax_revinc.svd_interpreter import SVDInterpreter
 from jax_revinc.training import Run, train
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
@@ -20,6 +21,7 @@ __all__ = [
     "HookedTransformerConfig",
     "ReverseIncrement",
     "Run",
+    "SVDInterpreter",
     "TrainConfig",
     "UserError",
     "evaluate",

@@ -10,9 +10,11 @@ from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConf
 MODULES = {
     "ActivationCache": "hooks",
     "Evaluation": "evaluation",
+    "FactoredMatrix": "factored_matrix",
     "HookPoint": "hook_points",
     "HookedTransformer": "model",
     "Run": "training",
+    "SVDInterpreter": "svd_interpreter",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
     "get_act_name": "hooks",

@@ -3,10 +3,12 @@
 from jax_revinc import plots as plots
 from jax_revinc.engines.fused.gradient import fused_value_and_grad
 from jax_revinc.evaluation import Evaluation, evaluate
+from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hook_points import HookPoint
 from jax_revinc.hooks import ActivationCache, get_act_name
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import numerics
+from jax_revinc.svd_interpreter import SVDInterpreter
 from jax_revinc.training import Run, train
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
@@ -14,11 +16,13 @@ __all__ = [
     "PRESETS",
     "ActivationCache",
     "Evaluation",
+    "FactoredMatrix",
     "HookPoint",
     "HookedTransformer",
     "HookedTransformerConfig",
     "ReverseIncrement",
     "Run",
+    "SVDInterpreter",
     "TrainConfig",
     "UserError",
     "evaluate",

@@ -40,7 +40,7 @@ class Model(Protocol):
     def params(self) -> dict[str, Array]:
         """The parameters by name."""
 
-    def forward(self, inputs: Inputs, asked: Asked, tap: Tap) -> Any:
+    def compute(self, inputs: Inputs, asked: Asked, tap: Tap) -> Any:
         """The forward pass."""
 
     def hook_point(self, name: str) -> HookPoint:
@@ -160,7 +160,7 @@ def compute(
     def run(params: Mapping[str, Array]) -> tuple[Any, OrderedDict[str, Array]]:
         record: OrderedDict[str, Array] = OrderedDict()
         through = recording(lambda name, x: savers(name, tap(name, x)), wanted.activations, record)
-        return make(params=params).forward(inputs, asked, through), record
+        return make(params=params).compute(inputs, asked, through), record
 
     if not wanted.any_gradient:
         return Result(*run(params), inputs)

@@ -23,13 +23,16 @@ from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
 from jax_revinc.components.positions import Positions
 from jax_revinc.forward_arguments import Asked, Inputs, read_arguments
+from jax_revinc.generation import Generation
 from jax_revinc.hook_points import Contexts, LensHandle, set_handles
+from jax_revinc.hook_switches import HookSwitches
 from jax_revinc.hooked_forward import Result, Wanted, run_forward
 from jax_revinc.hooks import (
     ActivationCache,
     FwdHooks,
     NamesFilter,
     Tap,
+    applying,
     identity,
     one_call_handles,
     optional_tap,
@@ -37,9 +40,12 @@ from jax_revinc.hooks import (
     select_names,
 )
 from jax_revinc.init import init_params, make_key
+from jax_revinc.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.lasting_hooks import LastingHooks, at_positions
+from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import numerics, with_numerics
 from jax_revinc.slices import SliceInput
+from jax_revinc.stacked_weights import StackedWeights
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.weights import (
     IncompatibleKeys,
@@ -59,7 +65,9 @@ class Output(NamedTuple):
     loss: Float[Array, ""]
 
 
-class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
+class HookedTransformer(
+    StackedWeights, LastingHooks, HookSwitches, Generation, nnx.Module, pytree=False
+):
     """A decoder-only transformer whose activations can all be read and edited.
 
     The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
@@ -120,7 +128,7 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
         self.unembed = Unembed(within(arrays, "unembed"))
         self.soft_cap = make_soft_cap(cfg.output_logits_soft_cap)
 
-    def forward(self, inputs: Inputs, asked: Asked, tap: Tap = identity) -> Any:
+    def compute(self, inputs: Inputs, asked: Asked, tap: Tap = identity) -> Any:
         """The forward pass as a pure function of arrays: what calling the model computes.
 
         Args:
@@ -146,7 +154,7 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
         if asked.return_type == "logits":
             return logits_BPV
         mask_BP = inputs.attention_mask
-        loss = next_token_loss(logits_BPV, tokens_BP, asked.loss_per_token, mask_BP)
+        loss = lm_cross_entropy_loss(logits_BPV, tokens_BP, mask_BP, asked.loss_per_token)
         return loss if asked.return_type == "loss" else Output(logits_BPV, loss)
 
     def embed_tokens(
@@ -156,6 +164,38 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
         tokens_BP = self.tap_tokens(tap, tokens_BP)
         embed_BPM = tap("hook_embed", self.embed(tokens_BP))
         return tokens_BP, *self.pos_embed(embed_BPM, positions, tap)
+
+    @with_numerics
+    def input_to_embed(
+        self,
+        input: Any,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        attention_mask: Any = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        """What the blocks are given: the residual stream, and what belongs to it.
+
+        Args:
+            input, prepend_bos, padding_side, attention_mask, past_kv_cache: as for calling the model.
+
+        Returns:
+            The residual stream [batch, pos, d_model], the tokens [batch, pos], the positional
+            embeddings of a shortformer model, or None, and the attention mask, of cached tokens too,
+            or None.
+        """
+        inputs, _ = read_arguments(
+            self.cfg,
+            input,
+            prepend_bos=prepend_bos,
+            padding_side=padding_side,
+            attention_mask=attention_mask,
+            past_kv_cache=past_kv_cache,
+        )
+        positions, tap = inputs.positions(), applying(self._handles, self.hook_point)
+        tokens: Any = inputs.tokens
+        tokens_BP, resid_BPM, pos_BPM = self.embed_tokens(tokens, positions, tap)
+        return resid_BPM, tokens_BP, pos_BPM, positions.attention_mask
 
     @with_numerics
     def __call__(self, input: Any, *args: Any, tap: Tap | None = None, **kwargs: Any) -> Any:
@@ -187,8 +227,10 @@ class HookedTransformer(LastingHooks, nnx.Module, pytree=False):
         """
         inputs, asked = read_arguments(self.cfg, input, *args, **kwargs)
         if tap is not None:
-            return self.forward(inputs, asked, tap)
+            return self.compute(inputs, asked, tap)
         return self._run(inputs, asked, self._handles).output
+
+    forward = __call__
 
     def _run(
         self,
@@ -444,23 +486,3 @@ def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     jax.eval_shape(lambda p, t: HookedTransformer(cfg, params=p)(t, tap=note), params, tokens)
     return tuple(dict.fromkeys(names))  # a norm may see several inputs
-
-
-def next_token_loss(
-    logits: Float[Array, "batch pos d_vocab_out"],
-    tokens: Int[Array, "batch pos"],
-    per_token: bool,
-    attention_mask: Int[Array, "batch pos"] | None = None,
-) -> Float[Array, ""] | Float[Array, "batch pos-1"]:
-    """The cross-entropy in nats of the next tokens: of each if `per_token`, else the mean.
-
-    With an `attention_mask`, what follows padding or is padding has a loss of 0 and does not count.
-    """
-    log_probs = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-    losses = -jnp.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
-    if attention_mask is None:
-        return losses if per_token else losses.mean()
-    is_token = attention_mask != 0
-    counts = is_token[:, :-1] & is_token[:, 1:]
-    losses = jnp.where(counts, losses, 0)
-    return losses if per_token else losses.sum() / counts.sum()

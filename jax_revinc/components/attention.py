@@ -19,7 +19,9 @@ from jax_revinc.components.attention_scores import (
 )
 from jax_revinc.components.params import Params
 from jax_revinc.components.positions import Positions
+from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hooks import Tap
+from jax_revinc.numerical_settings import keeps_precision
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
@@ -86,10 +88,21 @@ class Attention(nnx.Module):
         """The keys or values, with one entry for every query head."""
         return x_BPHE
 
+    @property
+    def QK(self) -> FactoredMatrix:
+        """``W_Q @ W_K.T`` of every head [n_heads, d_model, d_model]."""
+        return FactoredMatrix(self.W_Q[...], self.W_K[...].mT)
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """``W_V @ W_O`` of every head [n_heads, d_model, d_model]."""
+        return FactoredMatrix(self.W_V[...], self.W_O[...])
+
 
 def repeat_param(name: str) -> Any:
     """Make a property: the parameter `name` of each group of heads, repeated for every head."""
-    return property(lambda self: jnp.repeat(getattr(self, name)[...], self.group_size, axis=0))
+    repeat = keeps_precision(jnp.repeat)
+    return property(lambda self: repeat(getattr(self, name)[...], self.group_size, axis=0))
 
 
 class UngroupedQueryAttention(Attention):

@@ -27,6 +27,7 @@ class Positions:
 
     def __init__(self, cache: TransformerLensKeyValueCache | None = None) -> None:
         self.cache = cache
+        self.attention_mask: Int[Array, "batch offset_pos"] | None = None
         self.offset = 0 if cache is None else cache.n_positions
 
     def embed(
@@ -76,6 +77,7 @@ class PaddedPositions(Positions):
         cache: TransformerLensKeyValueCache | None = None,
     ) -> None:
         super().__init__(cache)
+        self.attention_mask = attention_mask
         self.is_token_BP = attention_mask != 0
         counted_BP = jnp.cumsum(self.is_token_BP.astype(int), axis=1) - 1
         self.position_BP = jnp.maximum(counted_BP, 0)

@@ -15,6 +15,7 @@ MODULES = {
     "HookedTransformer": "model",
     "Run": "training",
     "SVDInterpreter": "svd_interpreter",
+    "TransformerLensKeyValueCache": "key_value_cache",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
     "get_act_name": "hooks",

@@ -6,6 +6,7 @@ from jax_revinc.evaluation import Evaluation, evaluate
 from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hook_points import HookPoint
 from jax_revinc.hooks import ActivationCache, get_act_name
+from jax_revinc.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import numerics
 from jax_revinc.svd_interpreter import SVDInterpreter
@@ -23,6 +24,7 @@ __all__ = [
     "ReverseIncrement",
     "Run",
     "SVDInterpreter",
+    "TransformerLensKeyValueCache",
     "TrainConfig",
     "UserError",
     "evaluate",

@@ -146,7 +146,11 @@ def check_stream(
         UserError: if it is no array of floats [batch, pos, d_model].
     """
     array = jnp.asarray(stream)
-    if array.ndim != 3 or array.shape[2] != cfg.d_model or not jnp.issubdtype(array, jnp.floating):
+    if (
+        array.ndim != 3
+        or array.shape[2] != cfg.d_model
+        or not jnp.issubdtype(array.dtype, jnp.floating)
+    ):
         raise UserError(
             f"{what} must be floats [batch, pos, d_model={cfg.d_model}], not {array.dtype} "
             f"{list(array.shape)}"

@@ -115,7 +115,7 @@ class Generation:
         key = jax.random.key(0) if key is None else key
         grown = _generate(sampling, model, tokens_BP, key)
         is_traced = isinstance(grown.length, jax.core.Tracer)
-        return grown.tokens_BP if is_traced else grown.tokens_BP[:, : int(grown.length)]
+        return grown.tokens if is_traced else grown.tokens[:, : int(grown.length)]
 
 
 def ends(eos_token_id: Any) -> tuple[int, ...]:
@@ -145,9 +145,9 @@ def check_length(cfg: Any, length: int, n_new: int) -> None:
 class Growing(NamedTuple):
     """Sequences while tokens are added."""
 
-    tokens_BP: Int[Array, "batch pos"]
+    tokens: Int[Array, "batch pos"]
     """The sequences in their full length; what is not there yet holds the first stop token."""
-    ended_B: Bool[Array, " batch"]
+    ended: Bool[Array, " batch"]
     length: Any
     """The number of tokens that are there."""
 
@@ -170,19 +170,19 @@ def _generate(
 
     def goes_on(growing: Growing) -> Bool[Array, ""]:
         is_short = growing.length < length + sampling.max_new_tokens
-        return is_short & ~growing.ended_B.all()
+        return is_short & ~growing.ended.all()
 
     if model.cfg.attention_dir == "causal":  # no logits depend on what is not there yet
         return jax.lax.while_loop(
             goes_on,
             lambda growing: grow(
-                growing, all_logits(growing.tokens_BP[:, :-1])[:, growing.length - 1]
+                growing, all_logits(growing.tokens[:, :-1])[:, growing.length - 1]
             ),
             begin,
         )
     growing = begin
     for there in range(length, length + sampling.max_new_tokens):
-        grown = grow(growing, all_logits(growing.tokens_BP[:, :there])[:, -1])
+        grown = grow(growing, all_logits(growing.tokens[:, :there])[:, -1])
         is_same = ~goes_on(growing)
         growing = jax.tree.map(partial(jnp.where, is_same), growing, grown)
     return growing

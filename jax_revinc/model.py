@@ -275,8 +275,8 @@ class HookedTransformer(
         """
         inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
         added = [
-            *one_call_handles(fwd_hooks, self.hook_names, "fwd"),
-            *one_call_handles(bwd_hooks, self.hook_names, "bwd"),
+            *one_call_handles(fwd_hooks, self.hook_names, "fwd", self.context_level + 1),
+            *one_call_handles(bwd_hooks, self.hook_names, "bwd", self.context_level + 1),
         ]
         handles = (*self._handles, *added)
         if not reset_hooks_end:

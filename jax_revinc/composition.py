@@ -19,9 +19,9 @@ def composition_scores(
     See Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
     Args:
-        left: the matrices that write [*left_axes, rows, middle].
-        right: the matrices that read [*right_axes, middle, columns].
-        broadcast_dims: score every left matrix with every right one, [*left_axes, *right_axes];
+        left: the matrices that write [..., rows, middle].
+        right: the matrices that read [..., middle, columns].
+        broadcast_dims: score every left matrix with every right one, with the leading axes of both;
             else score them in pairs, whose leading axes broadcast.
 
     Raises:

@@ -387,7 +387,7 @@ def split_index(index: Any, shape: tuple[int, ...]) -> tuple[tuple[Any, ...], An
     if not n_axes(rows) == n_axes(columns) == 1:
         raise IndexError(f"{shown(index)} puts a new axis after the leading ones of {list(shape)}")
     sizes = iter(shape)
-    checked = [check_range(item, *islice(sizes, n_axes(item))) for item in items]
+    checked = [check_bounds(item, *islice(sizes, n_axes(item))) for item in items]
     return tuple(checked[:-2]), as_several(checked[-2]), as_several(checked[-1])
 
 
@@ -398,7 +398,7 @@ def n_axes(item: Any) -> int:
     return item.ndim if getattr(item, "dtype", None) == np.dtype(bool) else 1
 
 
-def check_range(item: Any, *sizes: int) -> Any:
+def check_bounds(item: Any, *sizes: int) -> Any:
     """One item of an index, of axes of these sizes; JAX would clip what is out of range.
 
     Raises:

@@ -86,9 +86,10 @@ def with_numerics(method: Callable[P, R]) -> Callable[P, R]:
 
 
 def keeps_precision(function: Callable[P, R]) -> Callable[P, R]:
-    """A decorator that runs a function of arrays in the precision of the widest of them.
+    """A decorator that runs a function of arrays in float64 if one of them is float64.
 
-    Outside `numerics` JAX would compute in float32. Numbers that are no arrays do not count.
+    Outside `numerics` JAX would compute in float32. Where float64 is enabled it stays so. Numbers
+    that are no arrays do not count.
 
     Args:
         function: a function whose arguments are arrays, trees of arrays, or anything else.
@@ -96,7 +97,8 @@ def keeps_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        wide = any(map(is_wide, jax.tree.leaves((args, kwargs))))
+        enabled = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        wide = enabled or any(map(is_wide, jax.tree.leaves((args, kwargs))))
         with computing_in("float64" if wide else "float32"):
             return function(*args, **kwargs)
 

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig, SVDInterpreter, UserError, utils
+from jax_revinc import (
+    FactoredMatrix,
+    HookedTransformer,
+    HookedTransformerConfig,
+    SVDInterpreter,
+    UserError,
+    utils,
+)
 from jax_revinc.head_detector import detect_head, get_supported_heads
 from jax_revinc.numerical_settings import numerics
 
@@ -44,6 +51,18 @@ def test_weights_of_many_models_at_once(random_weights):
         together = jax.jit(jax.vmap(scores))(stacked)
         alone = scores(many[1])
     np.testing.assert_allclose(together[1], alone, rtol=1e-10)
+
+
+def test_parameters_are_factors_as_they_are(model):
+    """A weight of a layer is a Flax variable that holds an array."""
+    attn = model.blocks[1].attn
+    made = FactoredMatrix(attn.W_V, attn.W_O)
+    np.testing.assert_array_equal(made.AB, model.OV[1].AB)
+    written = model.embed.W_E @ made @ model.unembed.W_U
+    expected = utils.to_numpy(model.embed.W_E) @ np.asarray(made.AB) @ np.asarray(model.W_U)
+    np.testing.assert_allclose(written.AB, expected, rtol=1e-12)
+    assert written.AB.dtype == jnp.float64
+    np.testing.assert_array_equal(utils.get_corner(attn.W_Q), model.W_Q[1, :3, :3, :3])
 
 
 def test_parameters_are_read_by_name_and_set_in_a_new_model(model):
@@ -121,6 +140,14 @@ def test_a_float32_model_stays_float32(random_weights):
     assert single.loss_fn(logits, tokens, np.ones((1, 3))).dtype == jnp.float32
     assert (single.QK * np.sqrt(3)).AB.dtype == jnp.float32
     assert detect_head(single, tokens, "previous_token_head").dtype == jnp.float32
+
+
+def test_where_float64_is_enabled_float32_arrays_stay_float32():
+    with jax.enable_x64(True):
+        logits, ids = jnp.zeros((1, 3, 5), jnp.float32), jnp.zeros((1, 3), jnp.int64)
+        assert utils.lm_cross_entropy_loss(logits, ids).dtype == jnp.float32
+        assert jax.jit(utils.lm_cross_entropy_loss)(logits, ids, ids).dtype == jnp.float32
+        assert utils.get_cumsum_along_dim(ids, 1).dtype == jnp.int64
 
 
 def test_draws_follow_the_logits():

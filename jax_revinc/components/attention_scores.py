@@ -6,7 +6,7 @@ Equal configs get the same function objects, so models of one config share compi
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -28,17 +28,15 @@ def make_rotation(cfg: HookedTransformerConfig) -> Rotation:
     if cfg.positional_embedding_type != "rotary":
         return lambda q_BPHE, k_BPHE, positions, _: (q_BPHE, k_BPHE)
     angles_PR = rotary_angles(cfg)
+    waves = np.cos(angles_PR), np.sin(angles_PR)
 
     def rotation(
         q_BPHE: PerHead, k_BPHE: PerHead, positions: Positions, tap: Tap
     ) -> tuple[PerHead, PerHead]:
-        of_queries, of_keys = (
-            partial(rows, length=x_BPHE.shape[1])
-            for rows, x_BPHE in ((positions.query_rows, q_BPHE), (positions.key_rows, k_BPHE))
-        )
-        q_BPHE = rotate(cfg, q_BPHE, of_queries(np.cos(angles_PR)), of_queries(np.sin(angles_PR)))
-        k_BPHE = rotate(cfg, k_BPHE, of_keys(np.cos(angles_PR)), of_keys(np.sin(angles_PR)))
-        return tap("hook_rot_q", q_BPHE), tap("hook_rot_k", k_BPHE)
+        of_queries = [positions.query_rows(wave, q_BPHE.shape[1]) for wave in waves]
+        of_keys = [positions.key_rows(wave, k_BPHE.shape[1]) for wave in waves]
+        turned_q, turned_k = rotate(cfg, q_BPHE, *of_queries), rotate(cfg, k_BPHE, *of_keys)
+        return tap("hook_rot_q", turned_q), tap("hook_rot_k", turned_k)
 
     return rotation
 

@@ -62,9 +62,8 @@ class TransformerBlock(AttentionBlock):
         self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
     ) -> Resid:
         resid_BPM = tap("hook_resid_pre", resid_BPM)
-        resid_BPM = tap(
-            "hook_resid_mid", resid_BPM + self.attend(resid_BPM, pos_BPM, positions, tap)
-        )
+        attn_out_BPM = self.attend(resid_BPM, pos_BPM, positions, tap)
+        resid_BPM = tap("hook_resid_mid", resid_BPM + attn_out_BPM)
         return tap("hook_resid_post", resid_BPM + self.feed_forward(resid_BPM, tap))
 
     def feed_forward(self, resid_BPM: Resid, tap: Tap) -> Resid:

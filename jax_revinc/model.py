@@ -202,11 +202,11 @@ class HookedTransformer(
         """The forward pass: logits, next-token loss, both or None, as TransformerLens' ``forward``.
 
         Args:
-            input: token ids [batch, pos], or [pos] for a batch of one, of any integer type. Concrete
-                ids outside the vocabulary raise. Traced ids can't be checked: JAX counts negative
-                ids from the end, and replaces too large ones by the last id; as targets, too large
-                ids have a loss of NaN. With `start_at_layer`, a residual stream [batch, pos,
-                d_model] instead.
+            input: token ids [batch, pos], or [pos] for a batch of one, of any integer type. Negative
+                ids count from the end of the vocabulary, as in torch. Concrete ids outside it
+                raise. Traced ids can't be checked: JAX replaces too large ones by the last id; as
+                targets, they have a loss of NaN. With `start_at_layer`, a residual stream [batch,
+                pos, d_model] instead.
             return_type: "logits" [batch, pos, d_vocab_out]; "loss", the mean cross-entropy in nats
                 of every next token; "both", an `Output`; None runs the blocks only for their hooks.
             loss_per_token: return the loss as [batch, pos - 1] instead of its mean.

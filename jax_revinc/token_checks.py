@@ -61,7 +61,7 @@ def check_tokens(
             f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}, the model's "
             "context"
         )
-    check_range(tokens, cfg.d_vocab, "d_vocab")
+    check_range(tokens, cfg.d_vocab, "d_vocab", from_end=True)
     return jnp.asarray(tokens) if tokens.dtype == np.int32 else jnp.asarray(tokens).astype(int)
 
 
@@ -86,11 +86,24 @@ def require_array(what: str, value: Any) -> None:
         raise UserError(f"{what} must be an array, not {type(value).__name__}")
 
 
-def check_range(tokens: Any, size: int, field: str) -> None:
-    """Raise a UserError unless all token ids lie in ``0..size-1``. Traced ids pass unchecked."""
+def check_range(tokens: Any, size: int, field: str, from_end: bool = False) -> None:
+    """Check that token ids are below `size`. Traced ids are not checked.
+
+    Args:
+        tokens: token ids.
+        size: how many there are.
+        field: the field of the config that says so.
+        from_end: whether negative ids count from the end, as in an index.
+
+    Raises:
+        UserError: for an id out of range.
+    """
     if isinstance(tokens, jax.core.Tracer) or not tokens.size:
         return
     low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= size:
-        found = low if low < 0 else high
-        raise UserError(f"token ids must lie in 0..{size - 1} ({field}={size}); found {found}")
+    least = -size if from_end else 0
+    if low < least or high >= size:
+        found = low if low < least else high
+        raise UserError(
+            f"token ids must lie in {least}..{size - 1} ({field}={size}); found {found}"
+        )

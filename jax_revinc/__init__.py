@@ -8,14 +8,14 @@ import importlib
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
 MODULES = {
-    "ActivationCache": "hooks",
+    "ActivationCache": "activation_cache",
     "Evaluation": "evaluation",
     "HookPoint": "hooks",
     "HookedTransformer": "model",
     "Run": "training",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
-    "get_act_name": "hooks",
+    "get_act_name": "hook_names",
     "numerics": "numerical_settings",
     "train": "training",
 }

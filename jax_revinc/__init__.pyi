@@ -1,9 +1,11 @@
 """Tiny transformers in JAX/Flax: trained fast, hooked like TransformerLens, checked against it."""
 
 from jax_revinc import plots as plots
+from jax_revinc.activation_cache import ActivationCache
 from jax_revinc.engines.fused.gradient import fused_value_and_grad
 from jax_revinc.evaluation import Evaluation, evaluate
-from jax_revinc.hooks import ActivationCache, HookPoint, get_act_name
+from jax_revinc.hook_names import get_act_name
+from jax_revinc.hooks import HookPoint
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import numerics
 from jax_revinc.training import Run, train

@@ -11,8 +11,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.array_checks import check_range
 from jax_revinc.kept_programs import keepable, run_kept
-from jax_revinc.model import HookedTransformer, check_range, check_sequences
+from jax_revinc.model import HookedTransformer, check_sequences
 from jax_revinc.objective import predictions, token_losses
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.tasks import eval_positions

@@ -13,23 +13,23 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.activation_cache import ActivationCache
+from jax_revinc.array_checks import check_range
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
+from jax_revinc.hook_names import NamesFilter, select_names
 from jax_revinc.hooks import (
-    ActivationCache,
     FwdHooks,
     HookPoint,
-    NamesFilter,
     Tap,
     editing,
     identity,
     optional_tap,
     recording,
     scoped,
-    select_names,
 )
 from jax_revinc.init import init_params, make_key
 from jax_revinc.numerical_settings import numerics, with_numerics
@@ -221,7 +221,7 @@ class HookedTransformer(nnx.Module):
                     "remove_batch_dim out"
                 )
             record = {name: activation[0] for name, activation in record.items()}
-        return out, ActivationCache(record, self.cfg.n_layers)
+        return out, ActivationCache(record, self, has_batch_dim=not remove_batch_dim)
 
     def __reduce__(self) -> tuple[Callable[[], HookedTransformer], tuple[()]]:
         """Copy and pickle a model as its config and its parameters."""
@@ -369,19 +369,3 @@ def check_predicted(predicted: Any, length: int) -> tuple[int, ...]:
             f"1..{length - 1}, not {positions}"
         )
     return positions
-
-
-def require_array(what: str, value: Any) -> None:
-    """Raise a UserError unless `value` is a JAX or numpy array."""
-    if not isinstance(value, Array | np.ndarray):
-        raise UserError(f"{what} must be an array, not {type(value).__name__}")
-
-
-def check_range(tokens: Any, size: int, field: str) -> None:
-    """Raise a UserError unless all token ids lie in ``0..size-1``. Traced ids pass unchecked."""
-    if isinstance(tokens, jax.core.Tracer) or not tokens.size:
-        return
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= size:
-        found = low if low < 0 else high
-        raise UserError(f"token ids must lie in 0..{size - 1} ({field}={size}); found {found}")

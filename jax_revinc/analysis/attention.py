@@ -22,7 +22,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.model import HookedTransformer, Tokens, check_tokens, require_array
+from jax_revinc.array_checks import require_array
+from jax_revinc.model import HookedTransformer, Tokens, check_tokens
 from jax_revinc.numerical_settings import computing_in, with_numerics
 from revinc import UserError
 from revinc.validation import require_ints

@@ -23,9 +23,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jax_revinc.array_checks import require_array
 from jax_revinc.components.block import TransformerBlock
 from jax_revinc.hooks import identity
-from jax_revinc.model import HookedTransformer, require_array
+from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
 from revinc import UserError
 from revinc.validation import require_choice

@@ -8,7 +8,7 @@ import importlib
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
 MODULES = {
-    "ActivationCache": "hooks",
+    "ActivationCache": "activation_cache",
     "Evaluation": "evaluation",
     "FactoredMatrix": "factored_matrix",
     "HookPoint": "hook_points",
@@ -18,7 +18,7 @@ MODULES = {
     "TransformerLensKeyValueCache": "key_value_cache",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
-    "get_act_name": "hooks",
+    "get_act_name": "hook_names",
     "numerics": "numerical_settings",
     "train": "training",
 }

@@ -95,7 +95,7 @@ def read_arguments(
     residual: Array | None = None
     ids: Array | None = None
     if start_at_layer is None:
-        ids = check_tokens(cfg, input)
+        ids = check_tokens(cfg, input, from_end=True)
         if tokens is not None or shortformer_pos_embed is not None:
             raise UserError(
                 "tokens and shortformer_pos_embed go with start_at_layer, where the input is a "

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.hooks import ActivationCache
+from jax_revinc.activation_cache import ActivationCache
 from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import keeps_precision, with_numerics
 from jax_revinc.token_checks import check_tokens

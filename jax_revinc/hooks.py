@@ -1,4 +1,4 @@
-"""How activations are read and edited: hook names, the activation cache, and taps.
+"""How activations are read and edited: taps, and the hooks that become taps.
 
 A tap is a pure function ``(name, activation) -> activation`` that every ``__call__`` passes on, so
 no module holds state. The identity tap costs nothing. Caching and interventions are taps, so they
@@ -7,21 +7,19 @@ work under jit, vmap and grad.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
+from jax_revinc.hook_names import NamesFilter, select_names
 from jax_revinc.hook_points import Direction, HookPoint, LensHandle
-from revinc.errors import UserError, near_names, shown
+from revinc.errors import UserError
 
 Tap = Callable[[str, Array], Array]
-NamesFilter = str | Sequence[str] | Callable[[str], bool] | None
 
 
 def identity(name: str, activation: Array) -> Array:
@@ -50,37 +48,6 @@ class HookFunction(Protocol):
 
 
 FwdHooks = Iterable[tuple[NamesFilter, HookFunction]]
-
-
-def select_names(names_filter: NamesFilter, known: Sequence[str]) -> list[str]:
-    """The names among `known`, the model's hook names, that `names_filter` picks.
-
-    Args:
-        names_filter: a name, several names, a predicate on names, or None for all.
-        known: the model's hook names.
-
-    Raises:
-        UserError: for an unknown name, or a predicate that picks no name.
-    """
-    if names_filter is None:
-        return list(known)
-    if callable(names_filter):
-        picked = [name for name in known if names_filter(name)]
-        if not picked:
-            raise UserError(f"names_filter picks none of the model's {len(known)} hook names")
-        return picked
-    names = [names_filter] if isinstance(names_filter, str) else names_filter
-    if not isinstance(names, list | tuple | set) or not all(isinstance(n, str) for n in names):
-        raise UserError(
-            "names_filter must be a hook name, a list of names or a function of a name, "
-            f"not {names_filter!r}"
-        )
-    for name in names:
-        if name not in known:
-            full = get_act_name(name)  # shorthands such as "pattern0" are for caches only
-            hint = f"; did you mean {full}?" if full in known else near_names(name, known)
-            raise UserError(f"the model has no hook {shown(name)}{hint}")
-    return list(names)
 
 
 def one_call_handles(
@@ -220,99 +187,3 @@ def recording(inner: Tap, names: Iterable[str], record: dict[str, Array]) -> Tap
         return activation
 
     return tap
-
-
-ATTN_NAMES = ("q", "k", "v", "z", "rot_q", "rot_k", "result", "pattern", "attn_scores")
-MLP_NAMES = ("pre", "post", "mid", "pre_linear")
-NORM_NAMES = ("scale", "normalized")
-NAME_ALIASES = {
-    "attn": "pattern",
-    "attn_logits": "attn_scores",
-    "query": "q",
-    "key": "k",
-    "value": "v",
-    "mlp_pre": "pre",
-    "mlp_mid": "mid",
-    "mlp_post": "post",
-}
-LAYER_TYPE_ALIASES = {
-    "a": "attn",
-    "attention": "attn",
-    "m": "mlp",
-    "b": "",
-    "block": "",
-    "blocks": "",
-}
-
-
-def get_act_name(name: str, layer: int | str | None = None, layer_type: str | None = None) -> str:
-    """The full name of a hook from its short name, as `transformer_lens.utils.get_act_name`.
-
-    ``("pattern", 0)`` is ``blocks.0.attn.hook_pattern``; ``"k6"`` is ``("k", 6)``; ``"scale4ln1"``
-    is ``("scale", 4, "ln1")``; ``"scale"`` alone is the final layer norm's. Full names are returned
-    unchanged.
-
-    Args:
-        name: the activation's short name, or its full name.
-        layer: the block's index.
-        layer_type: "attn", "mlp", "ln1", "ln2", or one of `LAYER_TYPE_ALIASES`.
-    """
-    is_full = "." in name or name.startswith("hook_")
-    if is_full and layer is None and layer_type is None:
-        return name
-    if match := re.match(r"([a-z]+)(\d+)([a-z]?.*)", name):
-        name, layer, layer_type = match.groups()
-    name = NAME_ALIASES.get(name, name)
-    if name in ATTN_NAMES:
-        part = "attn"
-    elif name in MLP_NAMES:
-        part = "mlp"
-    elif name in NORM_NAMES and layer is None:
-        return f"ln_final.hook_{name}"
-    else:
-        part = LAYER_TYPE_ALIASES.get(layer_type or "", layer_type or "")
-    parts = ["" if layer is None else f"blocks.{layer}", part, f"hook_{name}"]
-    return ".".join(filter(None, parts))
-
-
-@jax.tree_util.register_pytree_with_keys_class
-class ActivationCache(Mapping[Any, Array]):
-    """Activations by hook name, in execution order. It is a pytree, so jit and vmap may return it.
-
-    Indexed by full name or by TransformerLens' shorthand: ``cache["pattern", 0]``,
-    ``cache["resid_post", -1]``, ``cache["normalized", 1, "ln2"]``.
-    """
-
-    def __init__(self, cache_dict: dict[str, Array], n_layers: int) -> None:
-        self.cache_dict = cache_dict
-        self.n_layers = n_layers
-
-    def __getitem__(self, key: str | tuple[Any, ...]) -> Array:
-        name, *rest = (key if isinstance(key, tuple) else (key,)) or ("",)
-        if not isinstance(name, str):
-            raise KeyError(f"{key!r} is not in the cache: hook names are strings")
-        if rest and isinstance(rest[0], int | np.integer) and rest[0] < 0:
-            rest[0] += self.n_layers
-        full = get_act_name(name, *rest)
-        if full not in self.cache_dict:
-            raise KeyError(f"{full} is not in the cache{near_names(full, self.cache_dict)}")
-        return self.cache_dict[full]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.cache_dict)
-
-    def __len__(self) -> int:
-        return len(self.cache_dict)
-
-    def __repr__(self) -> str:
-        lines = [f"  {name} {list(np.shape(value))}" for name, value in self.cache_dict.items()]
-        return "\n".join(["ActivationCache, by hook name and shape:", *lines])
-
-    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
-        children = [(jax.tree_util.DictKey(name), value) for name, value in self.cache_dict.items()]
-        return children, (tuple(self.cache_dict), self.n_layers)
-
-    @classmethod
-    def tree_unflatten(cls, aux: Any, children: Iterable[Array]) -> ActivationCache:
-        names, n_layers = aux
-        return cls(dict(zip(names, children, strict=True)), n_layers)

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from jax import Array
 
+from jax_revinc.hook_names import NamesFilter, select_names
 from jax_revinc.hook_points import (
     BOTH,
     Contexts,
@@ -21,7 +22,7 @@ from jax_revinc.hook_points import (
     LensHandle,
     set_handles,
 )
-from jax_revinc.hooks import FwdHooks, NamesFilter, one_call_handles, select_names
+from jax_revinc.hooks import FwdHooks, one_call_handles
 from jax_revinc.slices import Slice, SliceInput
 from revinc.validation import require_choice
 

@@ -16,6 +16,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.activation_cache import ActivationCache
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
@@ -24,20 +25,18 @@ from jax_revinc.components.params import within
 from jax_revinc.components.positions import Positions
 from jax_revinc.forward_arguments import Asked, Inputs, read_arguments
 from jax_revinc.generation import Generation
+from jax_revinc.hook_names import NamesFilter, select_names
 from jax_revinc.hook_points import Contexts, LensHandle, set_handles
 from jax_revinc.hook_switches import HookSwitches
 from jax_revinc.hooked_forward import Result, Wanted, run_forward
 from jax_revinc.hooks import (
-    ActivationCache,
     FwdHooks,
-    NamesFilter,
     Tap,
     applying,
     identity,
     one_call_handles,
     optional_tap,
     scoped,
-    select_names,
 )
 from jax_revinc.init import init_params, make_key
 from jax_revinc.key_value_cache import TransformerLensKeyValueCache
@@ -344,7 +343,9 @@ class HookedTransformer(
         if clear_contexts:
             self.clear_contexts()
         kept = dict(record)
-        return out, ActivationCache(kept, self.cfg.n_layers) if return_cache_object else kept
+        if not return_cache_object:
+            return out, kept
+        return out, ActivationCache(kept, self, has_batch_dim=not remove_batch_dim)
 
     def __reduce__(self) -> tuple[Callable[[], HookedTransformer], tuple[()]]:
         """Pickle a model as its config and its parameters, without hooks."""

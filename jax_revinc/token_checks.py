@@ -22,7 +22,10 @@ def check_sequences(cfg: HookedTransformerConfig, sequences: Any) -> Int[Array, 
 
 
 def check_tokens(
-    cfg: HookedTransformerConfig, tokens: Any, longest: int | None = None
+    cfg: HookedTransformerConfig,
+    tokens: Any,
+    longest: int | None = None,
+    from_end: bool = False,
 ) -> Int[Array, "batch pos"]:
     """Check token ids, and return them as [batch, pos] of JAX's default integer type.
 
@@ -32,6 +35,7 @@ def check_tokens(
         cfg: the model's config.
         tokens: ids [batch, pos] or [pos]; traced ids are not checked for their range.
         longest: the most tokens a sequence may have; n_ctx by default.
+        from_end: whether negative ids count from the end of the vocabulary.
 
     Raises:
         UserError: for a wrong shape or type, or an id outside the vocabulary.
@@ -61,7 +65,7 @@ def check_tokens(
             f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}, the model's "
             "context"
         )
-    check_range(tokens, cfg.d_vocab, "d_vocab", from_end=True)
+    check_range(tokens, cfg.d_vocab, "d_vocab", from_end)
     return jnp.asarray(tokens) if tokens.dtype == np.int32 else jnp.asarray(tokens).astype(int)
 
 
@@ -104,6 +108,7 @@ def check_range(tokens: Any, size: int, field: str, from_end: bool = False) -> N
     least = -size if from_end else 0
     if low < least or high >= size:
         found = low if low < least else high
+        or_negative = f", or in {least}..-1 to count from the end" if from_end else ""
         raise UserError(
-            f"token ids must lie in {least}..{size - 1} ({field}={size}); found {found}"
+            f"token ids must lie in 0..{size - 1} ({field}={size}){or_negative}; found {found}"
         )

@@ -20,7 +20,7 @@ from jax_revinc.components.mlp import ACTIVATIONS
 from jax_revinc.components.params import within
 from jax_revinc.composition import composition_scores
 from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.hooks import get_act_name
+from jax_revinc.hook_names import get_act_name
 from jax_revinc.next_token import lm_accuracy, lm_cross_entropy_loss
 from jax_revinc.numerical_settings import keeps_precision
 from jax_revinc.sampling import logits_to_df, sample_logits

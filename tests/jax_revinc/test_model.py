@@ -158,7 +158,7 @@ def test_tokens_may_be_any_integers(model64, tokens, form):
     ("bad", "phrase"),
     [
         ([[0, 5]], r"0\.\.4 .*found 5"),
-        ([[0, -6]], r"-5\.\.4 .*found -6"),
+        ([[0, -6]], r"-5\.\.-1 .*found -6"),
         ([[2**31 - 1]], "found 2147483647"),
         ([[0.0, 1.0]], "integers, not float64"),
         ([[True]], "integers, not bool"),
@@ -169,7 +169,7 @@ def test_tokens_may_be_any_integers(model64, tokens, form):
         (np.zeros((0, 3), int), "not be empty"),
         ([[0, 1], [2]], "sequences of equal length"),
         (None, r"\[batch, pos\]"),
-        ("01", r"\[batch, pos\]"),
+        ("01", "no tokenizer"),
         ([[0, 2**70]], "integers, not object"),
         ([[0, 2**40]], "found 1099511627776"),
         ([[0] * 10], "10 tokens are longer than n_ctx=9"),
@@ -200,11 +200,12 @@ def test_a_short_integer_type_does_not_overflow(random_weights, dtype):
 def test_negative_ids_count_from_the_end_eagerly_and_traced(model64, reference, tokens):
     torch = pytest.importorskip("torch")
     negative = tokens - model64.cfg.d_vocab
-    expected = reference(torch.tensor(tokens).long())
-    assert max_difference(model64(negative), expected.detach()) < 1e-12
-    assert max_difference(reference(torch.tensor(negative).long()), expected.detach()) == 0
+    with torch.no_grad():
+        expected = reference(torch.tensor(negative).long())
+        assert max_difference(reference(torch.tensor(tokens).long()), expected) == 0
+    assert max_difference(model64(negative), expected) < 1e-12
     with numerics(model64.cfg):
-        assert max_difference(jax.jit(model64)(negative), expected.detach()) < 1e-12
+        assert max_difference(jax.jit(model64)(negative), expected) < 1e-12
 
 
 def test_a_target_outside_the_vocabulary_makes_the_loss_nan_under_jit(model64):

@@ -39,7 +39,7 @@ def test_a_slice_keeps_elements_of_any_axis(given, kept, mode):
 
 
 def test_slices_agree_with_those_of_transformer_lens():
-    theirs = pytest.importorskip("transformer_lens.utils").Slice
+    theirs = pytest.importorskip("transformer_lens.utilities").Slice
     torch = pytest.importorskip("torch")
     for given in (None, 3, (4,), (1, 5), (1, 5, 2), [4, 1]):
         ours, other = Slice(given), theirs(given)

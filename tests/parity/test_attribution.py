@@ -265,7 +265,7 @@ def test_logit_attributions(pair, pos_slice):
 def face(request, random_weights, tokens):
     """A pair, and what the lines of `OF_ALL` name on each side: functions of a cache."""
     cfg = HookedTransformerConfig(**SHAPE | {"n_heads": 1} | OF_METHODS[request.param])
-    from transformer_lens import utils
+    from transformer_lens import utilities
 
     pair = Pair(HookedTransformer(cfg, params=random_weights(cfg)), tokens[:3])
     W = np.random.default_rng(2).normal(size=(4, 2))
@@ -274,7 +274,7 @@ def face(request, random_weights, tokens):
         "W": torch.tensor(W),
         "w": torch.tensor(W[:, 0]),
         "tokens": torch.tensor(tokens[:3], dtype=torch.long),
-        "Slice": utils.Slice,
+        "Slice": utilities.Slice,
     }
     return pair, ours, theirs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -60,38 +61,38 @@ class HookedTransformer(nnx.Module):
     The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
 
     Args:
-        cfg: the model's config.
+        cfg: the model's config, or a dict of its fields, as `HookedTransformerConfig.from_dict`
+            takes.
         rngs: a generator to draw the weights from, such as ``nnx.Rngs(0)``; by default
-            ``cfg.seed``'s.
+            ``cfg.seed``'s. Without a seed either, the operating system's random numbers give one,
+            so the weights differ from call to call.
         params: the weights instead, a flat dict by TransformerLens names. They may be traced
             arrays, so a pure function of a dict of parameters can build a model.
 
     Raises:
-        UserError: for arguments of other types, params that do not fit the config, both of rngs and
-            params, or neither and no seed.
+        UserError: for arguments of other types, params that do not fit the config, or both of rngs
+            and params.
     """
 
     def __init__(
         self,
-        cfg: HookedTransformerConfig,
+        cfg: HookedTransformerConfig | Mapping[str, Any],
         *,
         rngs: nnx.Rngs | None = None,
         params: Mapping[str, Array | np.ndarray] | None = None,
     ) -> None:
-        if not isinstance(cfg, HookedTransformerConfig):
-            raise UserError(f"cfg must be a HookedTransformerConfig, not {type(cfg).__name__}")
+        cfg = HookedTransformerConfig.unwrap(cfg)
         if not isinstance(rngs, nnx.Rngs | None):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
         if not isinstance(params, Mapping | None):
             raise UserError(f"params must be a dict of arrays, not {type(params).__name__}")
+        if rngs is not None and params is not None:
+            raise UserError(
+                "give either rngs, to draw the weights, or params, which are the weights"
+            )
         with numerics(cfg):
-            if rngs is None and params is None and cfg.seed is not None:
-                rngs = nnx.Rngs(make_key(cfg.seed))
-            if (rngs is None) == (params is None):
-                raise UserError(
-                    "a HookedTransformer needs weights: give either rngs or params, or neither and "
-                    "a cfg with a seed"
-                )
+            if rngs is None and params is None:
+                rngs = nnx.Rngs(make_key(secrets.randbits(64) if cfg.seed is None else cfg.seed))
             drawn = params if rngs is None else init_params(cfg, rngs.params())
             arrays = {name: as_floats(cfg, name, array) for name, array in (drawn or {}).items()}
         check_shapes(cfg, {name: array.shape for name, array in arrays.items()}, "params")

@@ -518,11 +518,25 @@ def test_what_does_not_fit_is_refused_and_nothing_loaded(scratch_model, random_w
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_a_model_needs_either_rngs_or_params(tutorial, random_weights):
-    with pytest.raises(UserError, match="either rngs or params"):
-        HookedTransformer(tutorial.model)
-    with pytest.raises(UserError, match="either rngs or params"):
+def test_rngs_and_params_exclude_each_other(tutorial, random_weights):
+    with pytest.raises(UserError, match=r"either rngs.* or params"):
         HookedTransformer(tutorial.model, rngs=nnx.Rngs(0), params=random_weights(tutorial.model))
+
+
+def test_without_a_seed_every_model_has_other_weights(tutorial):
+    one, other = (HookedTransformer(tutorial.model).state_dict() for _ in range(2))
+    assert tutorial.model.seed is None
+    assert not np.array_equal(one["embed.W_E"], other["embed.W_E"])
+    assert np.array_equal(one["ln_final.w"], other["ln_final.w"])
+
+
+def test_a_dict_stands_for_a_config(tutorial, random_weights, tokens):
+    cfg = tutorial.model
+    fields = cfg.to_dict() | {"device": "cpu", "n_heads": -1, "d_head": 4, "attn_scale": -1.0}
+    weights = random_weights(cfg.replace(d_head=4))
+    model = HookedTransformer(fields, params=weights)
+    assert model.cfg == cfg.replace(d_head=4)
+    assert np.array_equal(model(tokens), HookedTransformer(model.cfg, params=weights)(tokens))
 
 
 def test_float64_needs_no_global_flag_and_leaves_it_alone(tutorial, tokens):
@@ -567,7 +581,11 @@ def test_parameters_are_cast_and_must_be_floats(tutorial, random_weights):
 
 
 def test_other_arguments_of_a_model_are_refused_in_a_sentence(tutorial):
-    with pytest.raises(UserError, match="cfg must be a HookedTransformerConfig, not dict"):
+    with pytest.raises(
+        UserError, match="cfg must be a HookedTransformerConfig, or a dict of its fields"
+    ):
+        HookedTransformer("gpt2", rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="needs a value for n_layers"):
         HookedTransformer({"d_model": 4}, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match="params must be a dict of arrays, not list"):
         HookedTransformer(tutorial.model, params=[1, 2])

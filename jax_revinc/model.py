@@ -37,10 +37,12 @@ from jax_revinc.numerical_settings import numerics, with_numerics
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.validation import require_ints
 from revinc.weights import (
+    IncompatibleKeys,
     StateDict,
     check_shapes,
     check_state_dict,
     final_normalization_type,
+    incompatible_keys,
     parameter_shapes,
 )
 
@@ -242,15 +244,26 @@ class HookedTransformer(nnx.Module):
         return {name: np.array(param) for name, param in self.params.items()}
 
     @with_numerics
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
         """Load parameters by TransformerLens names, cast to ``cfg.dtype``; buffers are ignored.
 
+        Args:
+            state_dict: arrays or torch tensors by name, of floats of any width.
+            strict: whether a missing or unexpected name is an error. If not, parameters without a
+                name in `state_dict` keep their values.
+
+        Returns:
+            The names that are missing in `state_dict`, and those that are unexpected.
+
         Raises:
-            UserError: if an entry is missing, unexpected or of another shape. Nothing is loaded
-                then.
+            UserError: if an array has another shape or holds no floats, or names do not fit a
+                strict load. Nothing is loaded then.
         """
-        for name, value in check_state_dict(self.cfg, state_dict).items():
+        for name, value in check_state_dict(self.cfg, state_dict, strict=strict).items():
             find_param(self, name)[...] = jnp.asarray(value)
+        return incompatible_keys(self.cfg, state_dict)
 
     @with_numerics
     def process_weights(self, **steps: bool) -> HookedTransformer:

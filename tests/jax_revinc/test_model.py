@@ -504,6 +504,27 @@ def test_loading_takes_effect_casts_and_leaves_buffers_aside(scratch_model, toke
     assert not np.array_equal(scratch_model(tokens), before)
 
 
+def test_a_load_that_is_not_strict_takes_what_fits_and_says_the_rest(scratch_model, random_weights):
+    before = scratch_model.state_dict()
+    weights = random_weights(scratch_model.cfg, seed=1)
+    some = {"embed.W_E": weights["embed.W_E"], "extra": np.ones(3)}
+    keys = scratch_model.load_state_dict(some, strict=False)
+    assert keys.unexpected_keys == ["extra"]
+    assert keys.missing_keys == [name for name in before if name != "embed.W_E"]
+    after = scratch_model.state_dict()
+    assert np.array_equal(after.pop("embed.W_E"), weights["embed.W_E"])
+    assert all(np.array_equal(weight, before[name]) for name, weight in after.items())
+    assert scratch_model.load_state_dict(weights) == ([], [])
+
+
+def test_jax_arrays_and_params_are_loaded(scratch_model, random_weights):
+    weights = random_weights(scratch_model.cfg, seed=1)
+    scratch_model.load_state_dict({k: jnp.asarray(w) for k, w in weights.items()})
+    assert np.array_equal(scratch_model.params["embed.W_E"], weights["embed.W_E"])
+    scratch_model.load_state_dict({k: nnx.Param(jnp.asarray(w)) for k, w in weights.items()})
+    assert np.array_equal(scratch_model.params["embed.W_E"], weights["embed.W_E"])
+
+
 @pytest.mark.parametrize("spoil", ["missing", "unexpected", "shape"])
 def test_what_does_not_fit_is_refused_and_nothing_loaded(scratch_model, random_weights, spoil):
     weights = random_weights(scratch_model.cfg, seed=1)

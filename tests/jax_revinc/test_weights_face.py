@@ -119,9 +119,9 @@ MISTAKES = {
     "takes an array or a number, not a dict": lambda _: utils.to_numpy({}),
     "outside jit": lambda _: jax.jit(utils.to_numpy)(1.0),
     "two matrices of one shape": lambda _: utils.check_structure(np.eye(2), np.eye(3)),
-    "a slice is an int, a tuple": lambda _: utils.Slice("all"),
-    "give max_ctx": lambda _: utils.Slice([1]).indices(),
-    "reaches outside an axis of size 3": lambda _: utils.Slice([3]).apply(np.zeros(3)),
+    "invalid slice 'all'": lambda _: utils.Slice("all"),
+    "max_ctx must be given": lambda _: utils.Slice([1]).indices(),
+    "does not exist; choose among 0..2": lambda _: utils.Slice([3]).apply(np.zeros(3)),
 }
 
 

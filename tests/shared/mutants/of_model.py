@@ -10,6 +10,7 @@ loss = planting("model", objective)
 
 VARIANCE = "(x**2).mean(-1, keepdims=True)"
 SCALE = f"jnp.sqrt({VARIANCE} + self.eps)"
+HOOKED_POSITIONS = 'tap("hook_pos_embed", positions.embed(self.W_pos, batch, length))'
 POSITIONS = "return jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape))"
 ATTENTION = "attn_out_BPM"
 AFTER_ATTENTION = f'tap("hook_resid_mid", resid_BPM + {ATTENTION})'
@@ -268,8 +269,8 @@ MUTANTS = [
     ),
     part(
         "all sequences get the first one's positions",
-        POSITIONS,
-        f"{POSITIONS}[:1]",
+        HOOKED_POSITIONS,
+        f"{HOOKED_POSITIONS}[:1]",
         L2="hook_pos_embed",
     ),
     # L3

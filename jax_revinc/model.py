@@ -43,6 +43,7 @@ from jax_revinc.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.lasting_hooks import LastingHooks, at_positions
 from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import numerics, with_numerics
+from jax_revinc.placement import Placement
 from jax_revinc.slices import SliceInput
 from jax_revinc.stacked_weights import StackedWeights
 from revinc import HookedTransformerConfig, UserError, weight_processing
@@ -65,7 +66,7 @@ class Output(NamedTuple):
 
 
 class HookedTransformer(
-    StackedWeights, LastingHooks, HookSwitches, Generation, nnx.Module, pytree=False
+    StackedWeights, LastingHooks, HookSwitches, Generation, Placement, nnx.Module, pytree=False
 ):
     """A decoder-only transformer whose activations can all be read and edited.
 
@@ -79,10 +80,11 @@ class HookedTransformer(
             so the weights differ from call to call.
         params: the weights instead, a flat dict by TransformerLens names. They may be traced
             arrays, so a pure function of a dict of parameters can build a model.
+        tokenizer, move_to_device, default_padding_side: TransformerLens' arguments, without effect.
 
     Raises:
-        UserError: for arguments of other types, params that do not fit the config, or both of rngs
-            and params.
+        UserError: for arguments of other types, params that do not fit the config, both of rngs and
+            params, or a tokenizer.
     """
 
     def __init__(
@@ -91,8 +93,13 @@ class HookedTransformer(
         *,
         rngs: nnx.Rngs | None = None,
         params: Mapping[str, Array | np.ndarray] | None = None,
+        tokenizer: None = None,
+        move_to_device: bool = True,  # noqa: ARG002
+        default_padding_side: str | None = None,  # noqa: ARG002
     ) -> None:
         cfg = HookedTransformerConfig.unwrap(cfg)
+        if tokenizer is not None:
+            raise UserError("toy models have no tokenizer: give token ids instead of text")
         if not isinstance(rngs, nnx.Rngs | None):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
         if not isinstance(params, Mapping | None):
@@ -405,6 +412,16 @@ class HookedTransformer(
         """
         params, cfg = weight_processing.process_weights(self.params, self.cfg, **steps)
         return HookedTransformer(cfg, params=params)
+
+    def process_weights_(self, **steps: bool) -> None:
+        """Process this model's weights in place; see `process_weights`."""
+        processed = self.process_weights(**steps)
+        self._build(processed.cfg, processed.params)
+
+    def load_and_process_state_dict(self, state_dict: Mapping[str, Any], **steps: bool) -> None:
+        """Load parameters, then process them in place; see `load_state_dict`, `process_weights`."""
+        self.load_state_dict(state_dict)
+        self.process_weights_(**steps)
 
 
 def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:

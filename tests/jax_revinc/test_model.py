@@ -628,3 +628,46 @@ def test_other_arguments_of_a_model_are_refused_in_a_sentence(tutorial):
 def test_rngs_must_be_rngs(tutorial):
     with pytest.raises(UserError, match=r"nnx\.Rngs\(0\)"):
         HookedTransformer(tutorial.model, rngs=jax.random.key(0))
+
+
+# What people do with a model of TransformerLens
+
+
+def test_a_model_moves_to_a_device_by_torchs_names(scratch_model, tokens):
+    before = scratch_model(tokens)
+    assert scratch_model.to("cpu").cpu() is scratch_model
+    assert scratch_model.to(jax.devices()[0], print_details=False) is scratch_model
+    assert np.array_equal(scratch_model(tokens), before)
+    with pytest.raises(UserError, match="JAX sees no device 'cuda:7'"):
+        scratch_model.to("cuda:7")
+    with pytest.raises(UserError, match="dtype='float64'"):
+        scratch_model.to("torch.float64")
+
+
+def test_weights_are_processed_in_place_as_in_a_copy(random_weights, tokens):
+    cfg = case("tutorial").replace(n_ctx=9)
+    model = HookedTransformer(cfg, params=random_weights(cfg))
+    expected = model.process_weights(center_unembed=False)
+    model.add_hook(RESID, add(1.0))
+    model.process_weights_(center_unembed=False)
+    assert model.cfg == expected.cfg
+    assert model.cfg.normalization_type == "LNPre"
+    for name, array in expected.params.items():
+        assert np.array_equal(model.params[name], array)
+    assert list(model.list_hooks()) == [RESID]
+    other = HookedTransformer(cfg)
+    other.load_and_process_state_dict(random_weights(cfg), center_unembed=False)
+    assert max_difference(other(tokens), expected(tokens)) == 0
+    with pytest.raises(UserError, match="make_even"):
+        model.process_weights(refactor_factored_attn_matrices=True)
+
+
+def test_the_constructor_takes_transformer_lens_arguments(tutorial):
+    HookedTransformer(tutorial.model, move_to_device=False, default_padding_side="left")
+    with pytest.raises(UserError, match="no tokenizer: give token ids"):
+        HookedTransformer(tutorial.model, tokenizer="gpt2")
+
+
+def test_a_model_of_many_leaves_has_the_parameters_names_as_paths(scratch_model):
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(scratch_model)]
+    assert paths == [f"['{name}']" for name in scratch_model.params]

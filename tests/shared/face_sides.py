@@ -238,7 +238,7 @@ def ours(model) -> Side:
 
     public = (
         "HookedTransformer", "HookedTransformerConfig", "ActivationCache", "FactoredMatrix", "SVDInterpreter",
-        "HookedTransformerKeyValueCache",
+        "TransformerLensKeyValueCache",
     )  # fmt: skip
     make = common_names()
     make |= {name: lambda get, name=name: getattr(jax_revinc, name) for name in public}
@@ -303,7 +303,7 @@ def theirs(model) -> Side:
     make |= {name: lambda get, array=array: torch.tensor(array) for name, array in inputs().items()}
     make |= {
         "model": lambda get: copy.deepcopy(model).requires_grad_(True),
-        "HookedTransformerKeyValueCache": lambda get: key_value_cache(),
+        "TransformerLensKeyValueCache": lambda get: key_value_cache(),
         "utils": lambda get: utils,
         "patching": lambda get: patching,
         "head_detector": lambda get: head_detector,
@@ -323,4 +323,4 @@ def key_value_cache():
     import transformer_lens
     from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
-    return getattr(transformer_lens, "HookedTransformerKeyValueCache", TransformerLensKeyValueCache)
+    return getattr(transformer_lens, "TransformerLensKeyValueCache", TransformerLensKeyValueCache)

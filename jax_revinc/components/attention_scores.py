@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jax_revinc.components.positions import Positions, Rows
+from jax_revinc.components.positions import Positions, Wave
 from jax_revinc.hooks import Tap
 from revinc import HookedTransformerConfig
 
@@ -28,13 +28,12 @@ def make_rotation(cfg: HookedTransformerConfig) -> Rotation:
     if cfg.positional_embedding_type != "rotary":
         return lambda q_BPHE, k_BPHE, positions, _: (q_BPHE, k_BPHE)
     angles_PR = rotary_angles(cfg)
-    waves = np.cos(angles_PR), np.sin(angles_PR)
 
     def rotation(
         q_BPHE: PerHead, k_BPHE: PerHead, positions: Positions, tap: Tap
     ) -> tuple[PerHead, PerHead]:
-        of_queries = [positions.query_rows(wave, q_BPHE.shape[1]) for wave in waves]
-        of_keys = [positions.key_rows(wave, k_BPHE.shape[1]) for wave in waves]
+        of_queries = positions.query_waves(angles_PR, q_BPHE.shape[1])
+        of_keys = positions.key_waves(angles_PR, k_BPHE.shape[1])
         turned_q, turned_k = rotate(cfg, q_BPHE, *of_queries), rotate(cfg, k_BPHE, *of_keys)
         return tap("hook_rot_q", turned_q), tap("hook_rot_k", turned_k)
 
@@ -53,16 +52,18 @@ def rotary_angles(cfg: HookedTransformerConfig) -> Float[np.ndarray, "n_ctx rota
     return np.arange(cfg.n_ctx)[:, None] / in_order
 
 
-def rotate(cfg: HookedTransformerConfig, x_BPHE: PerHead, cos_BPR: Rows, sin_BPR: Rows) -> PerHead:
+def rotate(
+    cfg: HookedTransformerConfig, x_BPHE: PerHead, cos_BP1R: Wave, sin_BP1R: Wave
+) -> PerHead:
     """The queries or keys `x` with their first ``rotary_dim`` dimensions rotated, in pairs."""
-    turned, left = jnp.split(x_BPHE, [cos_BPR.shape[-1]], axis=-1)
+    turned, left = jnp.split(x_BPHE, [cos_BP1R.shape[-1]], axis=-1)
     if cfg.rotary_adjacent_pairs:
         first, second = turned[..., ::2], turned[..., 1::2]
         quarter = jnp.stack([-second, first], axis=-1).reshape(turned.shape)
     else:
         first, second = jnp.split(turned, 2, axis=-1)
         quarter = jnp.concatenate([-second, first], axis=-1)
-    cos, sin = (jnp.asarray(wave[:, :, None], x_BPHE.dtype) for wave in (cos_BPR, sin_BPR))
+    cos, sin = (jnp.asarray(wave, x_BPHE.dtype) for wave in (cos_BP1R, sin_BP1R))
     return jnp.concatenate([turned * cos + quarter * sin, left], axis=-1)
 
 

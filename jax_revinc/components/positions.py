@@ -15,7 +15,13 @@ from jax_revinc.key_value_cache import TransformerLensKeyValueCache
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
 Visible = Callable[[int, int], Bool[np.ndarray, "query key"]]
-Rows = Float[Array, "batch pos width"] | Float[np.ndarray, "batch pos width"]
+Wave = Float[Array, "batch pos 1 width"] | Float[np.ndarray, "batch pos 1 width"]
+Waves = tuple[Wave, Wave]
+
+
+def waves(angles: Float[np.ndarray, "*rest width"]) -> tuple[np.ndarray, np.ndarray]:
+    """The cosines and the sines of angles in radians."""
+    return np.cos(angles), np.sin(angles)
 
 
 class Positions:
@@ -37,13 +43,13 @@ class Positions:
         W_pos_PM = W_pos[self.offset : self.offset + length]
         return jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape))
 
-    def query_rows(self, table: Float[np.ndarray, "n_ctx width"], length: int) -> Rows:
-        """The rows of a table by position, for each of the `length` new tokens."""
-        return table[None, self.offset : self.offset + length]
+    def query_waves(self, angles: Float[np.ndarray, "n_ctx width"], length: int) -> Waves:
+        """The cosines and sines of a table of angles, at each of the `length` new tokens."""
+        return waves(angles[None, self.offset : self.offset + length, None])
 
-    def key_rows(self, table: Float[np.ndarray, "n_ctx width"], length: int) -> Rows:
-        """The rows of a table by position, for each of `length` tokens, cached ones included."""
-        return table[None, :length]
+    def key_waves(self, angles: Float[np.ndarray, "n_ctx width"], length: int) -> Waves:
+        """The cosines and sines of a table of angles, at `length` tokens, cached ones included."""
+        return waves(angles[None, :length, None])
 
     def append(self, layer: int, k_BPHE: PerHead, v_BPHE: PerHead) -> tuple[PerHead, PerHead]:
         """The keys and values of a layer, with the cached ones before them."""
@@ -88,11 +94,13 @@ class PaddedPositions(Positions):
         is_token_BP = self.is_token_BP[:, self.offset :]
         return jnp.where(is_token_BP[..., None], W_pos[self.position_BP[:, self.offset :]], 0)
 
-    def query_rows(self, table: Float[np.ndarray, "n_ctx width"], length: int) -> Rows:
-        return jnp.asarray(table)[self.position_BP[:, self.offset :]]
+    def query_waves(self, angles: Float[np.ndarray, "n_ctx width"], length: int) -> Waves:
+        cos, sin = self.key_waves(angles, length)
+        return cos[:, self.offset :], sin[:, self.offset :]
 
-    def key_rows(self, table: Float[np.ndarray, "n_ctx width"], length: int) -> Rows:
-        return jnp.asarray(table)[self.position_BP]
+    def key_waves(self, angles: Float[np.ndarray, "n_ctx width"], length: int) -> Waves:
+        cos, sin = (jnp.asarray(wave)[self.position_BP][:, :, None] for wave in waves(angles))
+        return cos, sin
 
     def visible(self, mask: Visible, scores_BHQK: Array, is_causal: bool) -> Any:
         """As of `Positions`; as in TransformerLens, a bidirectional layer sees padding too."""

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from benchmarks import start
 from benchmarks.contender import Contender
 from benchmarks.entrants import Effort, Follow, measure
+from benchmarks.interactive import N_CALLS, time_calls
 from benchmarks.machine import describe_machine, in_a_line
 from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
 from benchmarks.report import write_page
@@ -35,7 +36,7 @@ from revinc.flag_values import folder
 from revinc.interrupts import run_to_exit
 from revinc.terminal import PlainConsole
 
-PARTS = ("throughput", "start", "whole-runs", "sweeps")
+PARTS = ("throughput", "interactive", "start", "whole-runs", "sweeps")
 OUT = Path("docs/benchmarks")
 
 FULL = Effort(rounds=9, seconds=0.4)
@@ -141,6 +142,10 @@ def benchmark(
             with progress_bar(console, "throughput", n_steps) as follow:
                 entries = measure(contenders, cfg, effort, home, follow)
             yield (results := dataclasses.replace(results, entries=entries))
+        if "interactive" in selection.parts:
+            with progress_bar(console, "interactive", (effort.rounds + 1) * N_CALLS) as follow:
+                timed_calls = time_calls(cfg, effort.rounds, follow)
+            yield (results := dataclasses.replace(results, calls=timed_calls))
         if "start" in selection.parts:
             n_turns = STARTS * len(start.contenders(words, home))
             with progress_bar(console, "start", n_turns) as follow:

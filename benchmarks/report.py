@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.interactive import BATCH, CALLS
 from benchmarks.plots import SWEPT, THROUGHPUT, draw_all
 from benchmarks.results import FILE, Results
 from benchmarks.same_training import FACTOR, FIRST_STEPS
 from benchmarks.tables import (
     Sheet,
+    calls_sheet,
     references,
     start_sheet,
     sweep_sheet,
@@ -38,6 +40,8 @@ def page(results: Results, drawn: list[str]) -> list[str]:
             picture(THROUGHPUT, "Model-steps per second against models side by side", drawn),
             section(start_sheet(results.entries), start_words(results)),
         ]
+    if results.calls:
+        parts.append(section(calls_sheet(results.calls), calls_words(results)))
     if results.starts:
         parts.append(section(waiting_sheet(results.starts), waiting_words(results)))
     if results.whole_runs:
@@ -102,6 +106,15 @@ def start_words(results: Results) -> str:  # noqa: ARG001
         "with empty compilation caches, warm with what the cold start left there. Compiling: what "
         "the first of two such calls in a process took longer than the second. Each was measured "
         "once. Peak memory is the process's."
+    )
+
+
+def calls_words(results: Results) -> str:
+    return (
+        f"Calls on {BATCH} sequences of a model with given weights, in one process: means of {CALLS} "
+        f"calls, {results.settings['rounds']:g} rounds in turn, torch with 1 thread and without "
+        "gradients. The ratio is taken within a round. A first call compiles for a batch size that "
+        "was not seen before."
     )
 
 

@@ -79,6 +79,7 @@ class Results:
         sweeps: points by the size that was varied.
         whole_runs: seconds from process start to weights on disk, by title.
         starts: seconds from process start to events, by title; `start.REFERENCE` first.
+        calls: seconds of a call outside ``jit``, by title and framework.
         config: the flags of the training config; empty for the tutorial's.
     """
 
@@ -89,6 +90,7 @@ class Results:
     sweeps: dict[str, list[Point]] = field(default_factory=dict)
     whole_runs: dict[str, list[float]] = field(default_factory=dict)
     starts: dict[str, list[float]] = field(default_factory=dict)
+    calls: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     config: str = ""
 
     def save(self, folder: Path) -> None:

@@ -183,6 +183,25 @@ def waiting_sheet(starts: Mapping[str, Sequence[float]]) -> Sheet:
     return Sheet("Waiting", ("event", "median s", "min .. max", "times the first"), rows)
 
 
+def calls_sheet(calls: Mapping[str, Mapping[str, Sequence[float]]]) -> Sheet:
+    """A row per call of a person who explores a model: milliseconds in both frameworks."""
+    rows = []
+    for title, by_framework in calls.items():
+        ours, theirs = (Timing(title, tuple(by_framework.get(f, ()))) for f in ("jax", "torch"))
+        row = [title, number(1e3 * ours.median), spread(ours, 1e3)]
+        if theirs.seconds:
+            row += [number(1e3 * theirs.median), number(ours.ratio_to(theirs))]
+        rows.append(row if theirs.seconds else [*row, NONE, NONE])
+    headings = (
+        "call, outside jit",
+        "JAX, ms",
+        "min .. max",
+        "TransformerLens, ms",
+        "JAX / TransformerLens",
+    )
+    return Sheet("Exploring", headings, rows)
+
+
 def timing_sheet(title: str, timings: Sequence[Timing], unit: str, scale: float) -> Sheet:
     """Medians and ranges; the speed-up is over the last one, the reference."""
     rows = [
@@ -202,6 +221,8 @@ def all_sheets(results: Results) -> list[Sheet]:
     sheets = []
     if results.entries:
         sheets += [throughput_sheet(results), start_sheet(results.entries)]
+    if results.calls:
+        sheets.append(calls_sheet(results.calls))
     if results.starts:
         sheets.append(waiting_sheet(results.starts))
     if results.whole_runs:

@@ -8,14 +8,17 @@ import importlib
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
 MODULES = {
-    "ActivationCache": "hooks",
+    "ActivationCache": "activation_cache",
     "Evaluation": "evaluation",
-    "HookPoint": "hooks",
+    "FactoredMatrix": "factored_matrix",
+    "HookPoint": "hook_points",
     "HookedTransformer": "model",
     "Run": "training",
+    "SVDInterpreter": "svd_interpreter",
+    "TransformerLensKeyValueCache": "key_value_cache",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
-    "get_act_name": "hooks",
+    "get_act_name": "hook_names",
     "numerics": "numerical_settings",
     "train": "training",
 }

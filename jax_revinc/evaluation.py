@@ -12,8 +12,9 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.kept_programs import keepable, run_kept
-from jax_revinc.model import HookedTransformer, check_range, check_sequences
+from jax_revinc.model import HookedTransformer
 from jax_revinc.objective import predictions, token_losses
+from jax_revinc.token_checks import check_range, check_sequences
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.tasks import eval_positions
 from revinc.weights import StateDict, parameter_count

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+import operator
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,38 +16,46 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.activation_cache import ActivationCache
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
+from jax_revinc.components.positions import Positions
+from jax_revinc.forward_arguments import Asked, Inputs, read_arguments
+from jax_revinc.generation import Generation
+from jax_revinc.hook_names import NamesFilter, select_names
+from jax_revinc.hook_points import Contexts, LensHandle, set_handles
+from jax_revinc.hook_switches import HookSwitches
+from jax_revinc.hooked_forward import Result, Wanted, run_forward
 from jax_revinc.hooks import (
-    ActivationCache,
     FwdHooks,
-    HookPoint,
-    NamesFilter,
     Tap,
-    editing,
+    applying,
     identity,
+    one_call_handles,
     optional_tap,
-    recording,
     scoped,
-    select_names,
 )
 from jax_revinc.init import init_params, make_key
+from jax_revinc.key_value_cache import TransformerLensKeyValueCache
+from jax_revinc.lasting_hooks import LastingHooks, at_positions
+from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import numerics, with_numerics
+from jax_revinc.placement import Placement
+from jax_revinc.slices import SliceInput
+from jax_revinc.stacked_weights import StackedWeights
 from revinc import HookedTransformerConfig, UserError, weight_processing
-from revinc.validation import require_ints
 from revinc.weights import (
+    IncompatibleKeys,
     StateDict,
     check_shapes,
     check_state_dict,
     final_normalization_type,
+    incompatible_keys,
     parameter_shapes,
 )
-
-Tokens: TypeAlias = Int[Array, "batch pos"] | Int[np.ndarray, "batch pos"]
-ReturnType = Literal["logits", "loss", "both"] | None
 
 
 class Output(NamedTuple):
@@ -54,47 +65,62 @@ class Output(NamedTuple):
     loss: Float[Array, ""]
 
 
-class HookedTransformer(nnx.Module):
+class HookedTransformer(
+    StackedWeights, LastingHooks, HookSwitches, Generation, Placement, nnx.Module, pytree=False
+):
     """A decoder-only transformer whose activations can all be read and edited.
 
     The model is a pytree: pass it through ``jax.jit``, ``jax.vmap`` and ``jax.grad``.
 
     Args:
-        cfg: the model's config.
+        cfg: the model's config, or a dict of its fields, as `HookedTransformerConfig.from_dict`
+            takes.
         rngs: a generator to draw the weights from, such as ``nnx.Rngs(0)``; by default
-            ``cfg.seed``'s.
+            ``cfg.seed``'s. Without a seed either, the operating system's random numbers give one,
+            so the weights differ from call to call.
         params: the weights instead, a flat dict by TransformerLens names. They may be traced
             arrays, so a pure function of a dict of parameters can build a model.
+        tokenizer, move_to_device, default_padding_side: TransformerLens' arguments, without effect.
 
     Raises:
         UserError: for arguments of other types, params that do not fit the config, both of rngs and
-            params, or neither and no seed.
+            params, or a tokenizer.
     """
 
     def __init__(
         self,
-        cfg: HookedTransformerConfig,
+        cfg: HookedTransformerConfig | Mapping[str, Any],
         *,
         rngs: nnx.Rngs | None = None,
         params: Mapping[str, Array | np.ndarray] | None = None,
+        tokenizer: None = None,
+        move_to_device: bool = True,  # noqa: ARG002
+        default_padding_side: str | None = None,  # noqa: ARG002
     ) -> None:
-        if not isinstance(cfg, HookedTransformerConfig):
-            raise UserError(f"cfg must be a HookedTransformerConfig, not {type(cfg).__name__}")
+        cfg = HookedTransformerConfig.unwrap(cfg)
+        if tokenizer is not None:
+            raise UserError("toy models have no tokenizer: give token ids instead of text")
         if not isinstance(rngs, nnx.Rngs | None):
             raise UserError("rngs must be an nnx.Rngs, such as nnx.Rngs(0)")
         if not isinstance(params, Mapping | None):
             raise UserError(f"params must be a dict of arrays, not {type(params).__name__}")
+        if rngs is not None and params is not None:
+            raise UserError(
+                "give either rngs, to draw the weights, or params, which are the weights"
+            )
         with numerics(cfg):
-            if rngs is None and params is None and cfg.seed is not None:
-                rngs = nnx.Rngs(make_key(cfg.seed))
-            if (rngs is None) == (params is None):
-                raise UserError(
-                    "a HookedTransformer needs weights: give either rngs or params, or neither and "
-                    "a cfg with a seed"
-                )
-            drawn = params if rngs is None else init_params(cfg, rngs.params())
-            arrays = {name: as_floats(cfg, name, array) for name, array in (drawn or {}).items()}
-        check_shapes(cfg, {name: array.shape for name, array in arrays.items()}, "params")
+            if rngs is None and params is None:
+                rngs = nnx.Rngs(make_key(secrets.randbits(64) if cfg.seed is None else cfg.seed))
+            arrays = params if rngs is None else init_params(cfg, rngs.params())
+            if not isinstance(arrays, Leaves):
+                arrays = {name: as_floats(cfg, name, x) for name, x in (arrays or {}).items()}
+                check_shapes(cfg, {name: x.shape for name, x in arrays.items()}, "params")
+        self._handles = ()
+        self._contexts = Contexts()
+        self._level = 0
+        self._build(cfg, arrays)
+
+    def _build(self, cfg: HookedTransformerConfig, arrays: Mapping[str, Any]) -> None:
         final_norm = NORMS[final_normalization_type(cfg)]
         self.cfg = cfg
         self.tap_tokens = optional_tap(cfg.use_hook_tokens, "hook_tokens")
@@ -108,111 +134,209 @@ class HookedTransformer(nnx.Module):
         self.unembed = Unembed(within(arrays, "unembed"))
         self.soft_cap = make_soft_cap(cfg.output_logits_soft_cap)
 
+    def compute(self, inputs: Inputs, asked: Asked, tap: Tap = identity) -> Any:
+        """The forward pass as a pure function of arrays: what calling the model computes.
+
+        Args:
+            inputs: token ids or a residual stream, and what is known of their positions.
+            asked: the blocks to run, and what to return.
+            tap: sees, and may replace, every activation.
+        """
+        positions = inputs.positions()
+        tokens_BP: Any = inputs.tokens
+        resid_BPM: Any = inputs.residual
+        pos_BPM = inputs.shortformer_pos_embed
+        if asked.start_at_layer is None:
+            tokens_BP, resid_BPM, pos_BPM = self.embed_tokens(tokens_BP, positions, tap)
+        for layer in range(self.cfg.n_layers)[asked.layers]:
+            within_block = scoped(tap, f"blocks.{layer}")
+            resid_BPM = self.blocks[layer](resid_BPM, pos_BPM, positions, within_block)
+        if asked.stop_at_layer is not None:
+            return resid_BPM
+        resid_BPM = self.ln_final(resid_BPM, scoped(tap, "ln_final"))
+        if asked.return_type is None:
+            return None
+        logits_BPV = self.soft_cap(self.unembed(resid_BPM, scoped(tap, "unembed")))
+        if asked.return_type == "logits":
+            return logits_BPV
+        mask_BP = inputs.attention_mask
+        loss = lm_cross_entropy_loss(logits_BPV, tokens_BP, mask_BP, asked.loss_per_token)
+        return loss if asked.return_type == "loss" else Output(logits_BPV, loss)
+
+    def embed_tokens(
+        self, tokens_BP: Int[Array, "batch pos"], positions: Positions, tap: Tap
+    ) -> tuple[Array, Array, Array | None]:
+        """The tokens, the first block's input, and vectors for queries and keys alone, if any."""
+        tokens_BP = self.tap_tokens(tap, tokens_BP)
+        embed_BPM = tap("hook_embed", self.embed(tokens_BP))
+        return tokens_BP, *self.pos_embed(embed_BPM, positions, tap)
+
     @with_numerics
-    def __call__(
+    def input_to_embed(
         self,
-        tokens: Tokens,
-        return_type: ReturnType = "logits",
-        loss_per_token: bool = False,
-        tap: Tap = identity,
-    ) -> Any:
+        input: Any,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        attention_mask: Any = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+    ) -> tuple[Array, Array, Array | None, Array | None]:
+        """What the blocks are given: the residual stream, and what belongs to it.
+
+        Args:
+            input, prepend_bos, padding_side, attention_mask, past_kv_cache: as for calling the model.
+
+        Returns:
+            The residual stream [batch, pos, d_model], the tokens [batch, pos], the positional
+            embeddings of a shortformer model, or None, and the attention mask, of cached tokens too,
+            or None.
+        """
+        inputs, _ = read_arguments(
+            self.cfg,
+            input,
+            prepend_bos=prepend_bos,
+            padding_side=padding_side,
+            attention_mask=attention_mask,
+            past_kv_cache=past_kv_cache,
+        )
+        positions, tap = inputs.positions(), applying(self._handles, self.hook_point)
+        tokens: Any = inputs.tokens
+        tokens_BP, resid_BPM, pos_BPM = self.embed_tokens(tokens, positions, tap)
+        return resid_BPM, tokens_BP, pos_BPM, positions.attention_mask
+
+    @with_numerics
+    def __call__(self, input: Any, *args: Any, tap: Tap | None = None, **kwargs: Any) -> Any:
         """The forward pass: logits, next-token loss, both or None, as TransformerLens' ``forward``.
 
         Args:
-            tokens: ids [batch, pos], or [pos] for a batch of one, of any integer type. Concrete ids
-                outside the vocabulary raise. Traced ids can't be checked: JAX counts negative ids
-                from the end, and replaces too large ones by the last id; as targets, too large ids
-                have a loss of NaN.
+            input: token ids [batch, pos], or [pos] for a batch of one, of any integer type. Negative
+                ids count from the end of the vocabulary, as in torch. Concrete ids outside it
+                raise. Traced ids can't be checked: JAX replaces too large ones by the last id; as
+                targets, they have a loss of NaN. With `start_at_layer`, a residual stream [batch,
+                pos, d_model] instead.
             return_type: "logits" [batch, pos, d_vocab_out]; "loss", the mean cross-entropy in nats
                 of every next token; "both", an `Output`; None runs the blocks only for their hooks.
             loss_per_token: return the loss as [batch, pos - 1] instead of its mean.
-            tap: sees, and may replace, every activation.
+            prepend_bos, padding_side: without effect, as there is no text to tokenize.
+            start_at_layer: start before this block, with `input` as its residual stream.
+            tokens: the token ids of a loss with `start_at_layer`.
+            shortformer_pos_embed: with `start_at_layer`, the positional embeddings [batch, pos,
+                d_model] of a shortformer model.
+            attention_mask: 1 for tokens and 0 for padding [batch, pos]. Padding is not attended to
+                (by a causal model), has no loss, and positions are counted without it.
+            stop_at_layer: return the residual stream before this block, or after the last one;
+                nothing later is computed. Layers may be negative, as in a Python slice.
+            past_kv_cache: keys and values of earlier tokens; the new ones are appended in place.
+            tap: sees, and may replace, every activation; the model's hooks are left out then.
 
         Raises:
-            UserError: for tokens of a wrong shape, type or range, or an unknown `return_type`.
+            UserError: for arguments of a wrong shape, type or range, or that exclude each other.
         """
-        if return_type not in ("logits", "loss", "both", None):
-            raise UserError(
-                f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r}"
-            )
-        tokens_BP = self.tap_tokens(tap, check_tokens(self.cfg, tokens))
-        embed_BPM = tap("hook_embed", self.embed(tokens_BP))
-        resid_BPM, pos_BPM = self.pos_embed(embed_BPM, tap)
-        for layer, block in enumerate(self.blocks):
-            resid_BPM = block(resid_BPM, pos_BPM, scoped(tap, f"blocks.{layer}"))
-        resid_BPM = self.ln_final(resid_BPM, scoped(tap, "ln_final"))
-        if return_type is None:
-            return None
-        logits_BPV = self.soft_cap(self.unembed(resid_BPM, scoped(tap, "unembed")))
-        if return_type == "logits":
-            return logits_BPV
-        if self.cfg.d_vocab_out < self.cfg.d_vocab:
-            check_range(tokens_BP[:, 1:], self.cfg.d_vocab_out, "d_vocab_out")
-        loss = next_token_loss(logits_BPV, tokens_BP, loss_per_token)
-        return loss if return_type == "loss" else Output(logits_BPV, loss)
+        inputs, asked = read_arguments(self.cfg, input, *args, **kwargs)
+        if tap is not None:
+            return self.compute(inputs, asked, tap)
+        return self._run(inputs, asked, self._handles).output
+
+    forward = __call__
+
+    def _run(
+        self,
+        inputs: Inputs,
+        asked: Asked,
+        handles: Sequence[LensHandle],
+        wanted: Wanted = Wanted(),  # noqa: B008 (immutable)
+    ) -> Result:
+        result = run_forward(self, inputs, asked, wanted, handles)
+        if inputs.past_kv_cache is not None and result.inputs.past_kv_cache is not None:
+            inputs.past_kv_cache.become(result.inputs.past_kv_cache)
+        return result
 
     @property
-    def hook_dict(self) -> dict[str, HookPoint]:
-        """Every hook point by name, in execution order."""
-        return {name: HookPoint(name) for name in hook_names(self.cfg)}
+    def hook_names(self) -> tuple[str, ...]:
+        """The names of all hook points, in execution order."""
+        return hook_names(self.cfg)
 
+    @with_numerics
     def run_with_hooks(
         self,
-        tokens: Tokens,
-        return_type: ReturnType = "logits",
-        loss_per_token: bool = False,
-        *,
+        *model_args: Any,
         fwd_hooks: FwdHooks = (),
+        bwd_hooks: FwdHooks = (),
+        reset_hooks_end: bool = True,
+        clear_contexts: bool = False,
+        **model_kwargs: Any,
     ) -> Any:
-        """The forward pass with hook functions applied, for this call only.
+        """The forward pass with more hooks, for this call only.
 
         Args:
-            tokens: as for calling the model.
+            model_args, model_kwargs: as for calling the model.
             fwd_hooks: pairs of a name (or several, or a predicate on names) and a function
                 ``fn(activation, hook)`` that returns the new activation, or None to keep the old
                 one.
-            return_type, loss_per_token: as for calling the model.
+            bwd_hooks: the same for gradients, if the call is differentiated.
+            reset_hooks_end: False keeps the hooks until ``reset_hooks``.
+            clear_contexts: empty every ``hook.ctx`` at the end.
 
         Raises:
             UserError: for an unknown hook name, or a hook that changes an activation's shape.
         """
-        tap = editing(fwd_hooks, hook_names(self.cfg))
-        return self(tokens, return_type, loss_per_token, tap)
+        inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
+        added = [
+            *one_call_handles(fwd_hooks, self.hook_names, "fwd", self.context_level + 1),
+            *one_call_handles(bwd_hooks, self.hook_names, "bwd", self.context_level + 1),
+        ]
+        handles = (*self._handles, *added)
+        if not reset_hooks_end:
+            set_handles(self, handles)
+        try:
+            return self._run(inputs, asked, handles).output
+        finally:
+            if clear_contexts and reset_hooks_end:
+                self.clear_contexts()
 
+    @with_numerics
     def run_with_cache(
         self,
-        tokens: Tokens,
-        return_type: ReturnType = "logits",
-        loss_per_token: bool = False,
-        *,
+        *model_args: Any,
         names_filter: NamesFilter = None,
-        fwd_hooks: FwdHooks = (),
+        device: object = None,  # noqa: ARG002
         remove_batch_dim: bool = False,
-    ) -> tuple[Any, ActivationCache]:
+        incl_bwd: bool = False,
+        reset_hooks_end: bool = True,  # noqa: ARG002
+        clear_contexts: bool = False,
+        pos_slice: SliceInput = None,
+        return_cache_object: bool = True,
+        fwd_hooks: FwdHooks = (),
+        **model_kwargs: Any,
+    ) -> tuple[Any, Any]:
         """The forward pass, and a cache of its activations.
 
         Args:
-            tokens, return_type, loss_per_token: as for calling the model.
+            model_args, model_kwargs: as for calling the model.
             names_filter: the activations to cache: a name, several names, a predicate on names, or
                 None for all.
-            fwd_hooks: as in `run_with_hooks`; the cache holds the edited activations.
+            device: without effect, as JAX places arrays itself.
             remove_batch_dim: drop the batch axis of the cached activations, of a batch of one.
+            incl_bwd: cache the gradients of the loss, too, by name with ``_grad``.
+            reset_hooks_end: without effect, as caching adds no hooks.
+            clear_contexts: empty every ``hook.ctx`` at the end.
+            pos_slice: the positions to cache.
+            return_cache_object: return an `ActivationCache`, or else a dict.
+            fwd_hooks: as in `run_with_hooks`; the cache holds the edited activations.
 
         Raises:
             UserError: for an unknown hook name, one that a forward pass of this `return_type` does
                 not reach, or `remove_batch_dim` on a larger batch.
         """
-        known = hook_names(self.cfg)
-        record: dict[str, Array] = {}
-        wanted = select_names(names_filter, known)
-        tap = recording(editing(fwd_hooks, known), wanted, record)
-        out = self(tokens, return_type, loss_per_token, tap)
-        absent = [name for name in wanted if name not in record]
+        inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
+        names = tuple(select_names(names_filter, self.hook_names))
+        handles = (*self._handles, *one_call_handles(fwd_hooks, self.hook_names))
+        wanted = Wanted(names, names if incl_bwd else (), incl_bwd)
+        out, record, _ = self._run(inputs, asked, handles, wanted)
+        absent = [name for name in names if name not in record]
         if absent and names_filter is not None:
             raise UserError(
-                f"a forward pass with return_type={return_type} does not compute "
-                f"{', '.join(absent)}; choose another return_type, or do not cache these "
-                "activations"
+                f"this forward pass does not compute {', '.join(absent)}; choose another "
+                "return_type or other layers, or do not cache these activations"
             )
         if remove_batch_dim:
             if any(len(activation) != 1 for activation in record.values()):
@@ -220,36 +344,61 @@ class HookedTransformer(nnx.Module):
                     "remove_batch_dim needs a batch of one sequence; give one, or leave "
                     "remove_batch_dim out"
                 )
-            record = {name: activation[0] for name, activation in record.items()}
-        return out, ActivationCache(record, self.cfg.n_layers)
+            record = OrderedDict((name, x[0]) for name, x in record.items())
+        if pos_slice is not None:
+            record = OrderedDict((n, at_positions(n, x, pos_slice)) for n, x in record.items())
+        if clear_contexts:
+            self.clear_contexts()
+        kept = dict(record)
+        if not return_cache_object:
+            return out, kept
+        return out, ActivationCache(kept, self, has_batch_dim=not remove_batch_dim)
 
     def __reduce__(self) -> tuple[Callable[[], HookedTransformer], tuple[()]]:
-        """Copy and pickle a model as its config and its parameters."""
+        """Pickle a model as its config and its parameters, without hooks."""
         return functools.partial(type(self), self.cfg, params=self.state_dict()), ()
 
     def __deepcopy__(self, memo: Any = None) -> HookedTransformer:
         make, _ = self.__reduce__()
-        return make()
+        copied = make()
+        set_handles(copied, self._handles)
+        return copied
 
     @property
     def params(self) -> dict[str, Array]:
         """The parameters as a flat dict of arrays, by their TransformerLens names."""
-        return {name: find_param(self, name)[...] for name in parameter_shapes(self.cfg)}
+        return {name: v.get_raw_value() for name, v in self.param_variables().items()}
+
+    def param_variables(self) -> dict[str, nnx.Param[Array]]:
+        """The modules' variables that hold the parameters, by their TransformerLens names."""
+        return {name: find(self) for name, find in param_finders(self.cfg).items()}
 
     def state_dict(self) -> StateDict:
         """The parameters as numpy arrays, by their TransformerLens names."""
         return {name: np.array(param) for name, param in self.params.items()}
 
     @with_numerics
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> IncompatibleKeys:
         """Load parameters by TransformerLens names, cast to ``cfg.dtype``; buffers are ignored.
 
+        Args:
+            state_dict: arrays or torch tensors by name, of floats of any width.
+            strict: whether a missing or unexpected name is an error. If not, parameters without a
+                name in `state_dict` keep their values.
+
+        Returns:
+            The names that are missing in `state_dict`, and those that are unexpected.
+
         Raises:
-            UserError: if an entry is missing, unexpected or of another shape. Nothing is loaded
-                then.
+            UserError: if an array has another shape or holds no floats, or names do not fit a
+                strict load. Nothing is loaded then.
         """
-        for name, value in check_state_dict(self.cfg, state_dict).items():
-            find_param(self, name)[...] = jnp.asarray(value)
+        variables = self.param_variables()
+        for name, value in check_state_dict(self.cfg, state_dict, strict=strict).items():
+            variables[name][...] = jnp.asarray(value)
+        return incompatible_keys(self.cfg, state_dict)
 
     @with_numerics
     def process_weights(self, **steps: bool) -> HookedTransformer:
@@ -263,6 +412,16 @@ class HookedTransformer(nnx.Module):
         """
         params, cfg = weight_processing.process_weights(self.params, self.cfg, **steps)
         return HookedTransformer(cfg, params=params)
+
+    def process_weights_(self, **steps: bool) -> None:
+        """Process this model's weights in place; see `process_weights`."""
+        processed = self.process_weights(**steps)
+        self._build(processed.cfg, processed.params)
+
+    def load_and_process_state_dict(self, state_dict: Mapping[str, Any], **steps: bool) -> None:
+        """Load parameters, then process them in place; see `load_state_dict`, `process_weights`."""
+        self.load_state_dict(state_dict)
+        self.process_weights_(**steps)
 
 
 def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:
@@ -280,12 +439,55 @@ def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:
     return array.astype(cfg.dtype)
 
 
+class Leaves(dict[str, Any]):
+    """What `jax.tree` makes of a model's parameters: anything, which is not checked."""
+
+
+def flatten(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:
+    """The parameters of a model, and its static data: config, hooks and their contexts."""
+    variables = [find(model) for find in param_finders(model.cfg).values()]
+    static = (model.cfg, model._handles, model._contexts)
+    return [variable.get_raw_value() for variable in variables], static
+
+
+def flatten_with_keys(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:
+    """As `flatten`, with each parameter's name."""
+    leaves, static = flatten(model)
+    names = map(jax.tree_util.DictKey, param_finders(model.cfg))
+    return list(zip(names, leaves, strict=True)), static
+
+
+def unflatten(static: tuple[Any, ...], leaves: Iterable[Any]) -> HookedTransformer:
+    """The model of static data and of leaves, which may be anything that JAX puts there."""
+    cfg, handles, contexts = static
+    model = HookedTransformer(cfg, params=Leaves(zip(param_finders(cfg), leaves, strict=True)))
+    set_handles(model, handles)
+    object.__setattr__(model, "_contexts", contexts)
+    return model
+
+
+jax.tree_util.register_pytree_with_keys(HookedTransformer, flatten_with_keys, unflatten, flatten)
+
+
+@functools.lru_cache(maxsize=64)
+def param_finders(
+    cfg: HookedTransformerConfig,
+) -> dict[str, Callable[[HookedTransformer], nnx.Param[Array]]]:
+    """Functions that find each parameter's variable in a model, by its name."""
+
+    def make_finder(name: str) -> Callable[[HookedTransformer], nnx.Param[Array]]:
+        first, *rest = name.split(".")
+        if first != "blocks":
+            return operator.attrgetter(name)
+        layer, in_block = int(rest[0]), operator.attrgetter(".".join(rest[1:]))
+        return lambda model: in_block(model.blocks[layer])
+
+    return {name: make_finder(name) for name in parameter_shapes(cfg)}
+
+
 def find_param(model: HookedTransformer, name: str) -> nnx.Param[Array]:
     """The parameter of a model by its dotted name, such as ``blocks.0.attn.W_Q``."""
-    part: Any = model
-    for step in name.split("."):
-        part = part[int(step)] if step.isdigit() else getattr(part, step)
-    return part  # type: ignore[no-any-return]
+    return param_finders(model.cfg)[name](model)
 
 
 @functools.lru_cache(maxsize=64)
@@ -302,86 +504,3 @@ def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     jax.eval_shape(lambda p, t: HookedTransformer(cfg, params=p)(t, tap=note), params, tokens)
     return tuple(dict.fromkeys(names))  # a norm may see several inputs
-
-
-def next_token_loss(
-    logits: Float[Array, "batch pos d_vocab_out"], tokens: Int[Array, "batch pos"], per_token: bool
-) -> Float[Array, ""] | Float[Array, "batch pos-1"]:
-    """The cross-entropy in nats of the next tokens: of each if `per_token`, else the mean."""
-    log_probs = jax.nn.log_softmax(logits[:, :-1], axis=-1)
-    losses = -jnp.take_along_axis(log_probs, tokens[:, 1:, None], axis=-1)[..., 0]
-    return losses if per_token else losses.mean()
-
-
-def check_sequences(cfg: HookedTransformerConfig, sequences: Any) -> Int[Array, "batch seq"]:
-    """Check sequences of up to ``n_ctx + 1`` tokens, of which the last is predicted but not fed."""
-    return check_tokens(cfg, sequences, cfg.n_ctx + 1)
-
-
-def check_tokens(
-    cfg: HookedTransformerConfig, tokens: Any, longest: int | None = None
-) -> Int[Array, "batch pos"]:
-    """Check token ids, and return them as [batch, pos] of JAX's default integer type.
-
-    A shorter integer type could overflow.
-
-    Args:
-        cfg: the model's config.
-        tokens: ids [batch, pos] or [pos]; traced ids are not checked for their range.
-        longest: the most tokens a sequence may have; n_ctx by default.
-
-    Raises:
-        UserError: for a wrong shape or type, or an id outside the vocabulary.
-    """
-    if not isinstance(tokens, jax.core.Tracer):
-        try:
-            tokens = np.asarray(tokens)
-        except (TypeError, ValueError):
-            raise UserError(
-                "tokens must be an array of token ids, or a list of sequences of equal length"
-            ) from None
-    if tokens.ndim == 1:
-        tokens = tokens[None]
-    if tokens.ndim != 2 or not tokens.size:
-        kind = "" if tokens.size else ", and not be empty"
-        raise UserError(f"tokens must have shape [batch, pos]{kind}, not {list(tokens.shape)}")
-    if not np.issubdtype(tokens.dtype, np.integer):
-        raise UserError(f"tokens must be integers, not {tokens.dtype}")
-    if tokens.shape[1] > (longest or cfg.n_ctx):
-        raise UserError(
-            f"sequences of {tokens.shape[1]} tokens are longer than n_ctx={cfg.n_ctx}, the model's "
-            "context"
-        )
-    check_range(tokens, cfg.d_vocab, "d_vocab")
-    return jnp.asarray(tokens) if tokens.dtype == np.int32 else jnp.asarray(tokens).astype(int)
-
-
-def check_predicted(predicted: Any, length: int) -> tuple[int, ...]:
-    """Check the positions whose tokens a model predicts in sequences of `length`, and return them.
-
-    Raises:
-        UserError: if there are none, or one is the first or after the last.
-    """
-    positions = require_ints("predicted", predicted)
-    if not positions or not all(1 <= position < length for position in positions):
-        raise UserError(
-            f"predicted must hold the positions of the tokens to predict, at least one and each in "
-            f"1..{length - 1}, not {positions}"
-        )
-    return positions
-
-
-def require_array(what: str, value: Any) -> None:
-    """Raise a UserError unless `value` is a JAX or numpy array."""
-    if not isinstance(value, Array | np.ndarray):
-        raise UserError(f"{what} must be an array, not {type(value).__name__}")
-
-
-def check_range(tokens: Any, size: int, field: str) -> None:
-    """Raise a UserError unless all token ids lie in ``0..size-1``. Traced ids pass unchecked."""
-    if isinstance(tokens, jax.core.Tracer) or not tokens.size:
-        return
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= size:
-        found = low if low < 0 else high
-        raise UserError(f"token ids must lie in 0..{size - 1} ({field}={size}); found {found}")

@@ -6,9 +6,10 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
+import numpy as np
 
 from revinc import HookedTransformerConfig, UserError
 
@@ -82,3 +83,29 @@ def with_numerics(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
 
     return wrapped
+
+
+def keeps_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """A decorator that runs a function of arrays in float64 if one of them is float64.
+
+    Outside `numerics` JAX would compute in float32. Where float64 is enabled it stays so. Numbers
+    that are no arrays do not count.
+
+    Args:
+        function: a function whose arguments are arrays, trees of arrays, or anything else.
+    """
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        enabled = jax.config.jax_enable_x64  # type: ignore[attr-defined]
+        wide = enabled or any(map(is_wide, jax.tree.leaves((args, kwargs))))
+        with computing_in("float64" if wide else "float32"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def is_wide(value: Any) -> bool:
+    """Whether `value` is an array of 64-bit floats, or of complex numbers made of two of them."""
+    name = "" if isinstance(value, np.generic) else str(getattr(value, "dtype", ""))
+    return name in ("float64", "complex128")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.extend.core import get_opaque_trace_state
 
 OPTIONS: dict[str, bool | int] = {
     "xla_backend_optimization_level": 0,
@@ -16,6 +17,18 @@ OPTIONS: dict[str, bool | int] = {
 
 MOST_QUICK_WORK = 1e10
 """The multiplications from which a program's running time matters more than its compiling time."""
+
+
+MOST_QUICK_STEP = 1e7
+"""The multiplications from which a call that a person repeats is worth LLVM's optimizations."""
+
+with jax.ensure_compile_time_eval():
+    _TOP_LEVEL = get_opaque_trace_state(convention="flax")
+
+
+def is_top_level() -> bool:
+    """Whether no ``jit``, ``vmap`` or ``grad`` is being traced."""
+    return bool(get_opaque_trace_state(convention="flax") == _TOP_LEVEL)
 
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,6 +42,11 @@ def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     on_cpu = jax.default_backend() == "cpu"
     return jax.jit(function, compiler_options=OPTIONS if on_cpu else None)
+
+
+def may_be_quick(is_quick: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`quick_jit` if `is_quick`, else ``jax.jit``."""
+    return quick_jit if is_quick else jax.jit
 
 
 def options_for(work: float) -> dict[str, bool | int] | None:

@@ -3,5 +3,6 @@
 from parity.bridge import from_torch, to_torch
 from parity.check import assert_parity, check, compare
 from parity.report import Report
+from parity.torch_files import load_torch
 
-__all__ = ["Report", "assert_parity", "check", "compare", "from_torch", "to_torch"]
+__all__ = ["Report", "assert_parity", "check", "compare", "from_torch", "load_torch", "to_torch"]

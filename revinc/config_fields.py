@@ -217,3 +217,25 @@ def checks_names(cls: type[T]) -> type[T]:
 
     cls.__init__ = checking_init  # type: ignore[method-assign, assignment]
     return cls
+
+
+def translates_names(
+    translate: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[[type[T]], type[T]]:
+    """A class decorator that passes the fields given to a class through a function first.
+
+    Args:
+        translate: from values by the names that a user may give to values by field.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        init: Callable[..., None] = cls.__init__
+
+        @functools.wraps(init)
+        def translating_init(self: Any, *values: Any, **fields: Any) -> None:
+            init(self, *values, **translate(fields))
+
+        cls.__init__ = translating_init  # type: ignore[method-assign, assignment]
+        return cls
+
+    return decorate

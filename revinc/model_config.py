@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from revinc.config_fields import (
     hold_plain_values,
     parse_fields,
     short_repr,
+    translates_names,
 )
 from revinc.errors import UserError, shown
 from revinc.transformer_lens_fields import in_our_words
@@ -58,13 +60,16 @@ NORMALIZED = Condition(
 GROUPED = Condition("n_key_value_heads is set", lambda cfg: cfg.n_key_value_heads is not None)
 
 
+@translates_names(in_our_words)
 @checks_names
 @dataclass(frozen=True, kw_only=True)
 class HookedTransformerConfig:
     """A transformer's shape and parts, with the field names and defaults of TransformerLens 3.9.
 
-    A field exists only if it is implemented. Unknown values, combinations that can't be computed,
-    and fields that would have no effect are refused with an error that names the field.
+    Its other arguments are understood too, and not stored: those of devices, downloads and
+    tokenizers have no effect here, and -1 means what it means there, mostly "not set". Unknown
+    values, what is not implemented, combinations that can't be computed, and fields that would have
+    no effect are refused with an error that names the field.
 
     Raises:
         UserError: a ValueError that names the field.
@@ -250,6 +255,22 @@ class HookedTransformerConfig:
         return self.n_key_value_heads
 
     @property
+    def n_params(self) -> int:
+        """The number of weights of attention and MLPs, as TransformerLens counts them.
+
+        Keys and values are counted for every head, even where heads share them. Biases, norms,
+        embeddings and the unembedding are not counted: see `revinc.weights.parameter_count`.
+        """
+        per_layer = 4 * self.n_heads * self.d_head * self.d_model
+        if not self.attn_only:
+            per_layer += (2 + self.gated_mlp) * self.d_model * self.d_mlp
+        return self.n_layers * per_layer
+
+    def is_layer_norm_activation(self) -> bool:
+        """Whether the MLP's activation function is followed by a norm of its own."""
+        return self.act_fn.endswith("_ln")
+
+    @property
     def has_positions_in_stream(self) -> bool:
         """Whether positional embeddings are added to the residual stream."""
         return self.positional_embedding_type == "standard"
@@ -286,3 +307,25 @@ class HookedTransformerConfig:
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         ignored = fields_without_effect(cls, SimpleNamespace(**defaults | ours))
         return cls(**{name: value for name, value in ours.items() if name not in ignored})
+
+    @classmethod
+    def unwrap(cls, config: Any) -> HookedTransformerConfig:
+        """Make a config of what stands for one.
+
+        Args:
+            config: a config, which is returned; a dict of fields, as `from_dict` takes; or a config
+                of TransformerLens.
+
+        Raises:
+            UserError: for anything else, or as `from_dict`.
+        """
+        if isinstance(config, cls):
+            return config
+        if hasattr(config, "d_model") and hasattr(config, "to_dict"):
+            config = config.to_dict()
+        if not isinstance(config, Mapping):
+            raise UserError(
+                "cfg must be a HookedTransformerConfig, or a dict of its fields, not "
+                f"{type(config).__name__}"
+            )
+        return cls.from_dict(dict(config))

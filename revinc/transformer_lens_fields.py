@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from revinc.errors import UserError, shown
@@ -11,8 +11,8 @@ from revinc.validation import plain
 WITHOUT_EFFECT = frozenset(
     {
         # devices, downloads and bookkeeping
-        "device", "n_params", "model_name", "tokenizer_name", "trust_remote_code",
-        "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "quantization_method",
+        "device", "n_devices", "n_params", "model_name", "original_architecture",
+        "tokenizer_name", "trust_remote_code", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "quantization_method",
         # text
         "default_prepend_bos", "tokenizer_prepends_bos", "decoder_start_token_id",
         # initial weights that are not drawn, and embeddings that only T5 ties
@@ -29,8 +29,6 @@ WITHOUT_EFFECT = frozenset(
 """Fields of 3.9 that do not change a model that is implemented here."""
 
 NOT_IMPLEMENTED: dict[str, Any] = {
-    "original_architecture": None,
-    "n_devices": 1,
     "load_in_4bit": False,
     "use_qk_norm": False,
     "clip_qkv": None,
@@ -48,11 +46,18 @@ NOT_IMPLEMENTED: dict[str, Any] = {
 }
 """Fields of 3.9 that must have this value, their default."""
 
-UNSET_BELOW_ZERO = ("n_heads", "d_vocab_out", "initializer_range", "attn_scale")
-"""Fields whose negative values mean "not set" in 3.9."""
+OTHER_LAYERS = ("OlmoeForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM")
+"""Values of ``original_architecture`` for which 3.9 builds layers that are not implemented here."""
 
-OFF_UP_TO_ZERO = ("attn_scores_soft_cap", "output_logits_soft_cap")
-"""Bounds that 3.9 applies only above zero."""
+NOT_SET: dict[str, Callable[[float], bool]] = {
+    "n_heads": lambda number: number == -1,
+    "d_vocab_out": lambda number: number == -1,
+    "attn_scale": lambda number: number == -1,
+    "initializer_range": lambda number: number < 0,
+    "attn_scores_soft_cap": lambda number: number <= 0,
+    "output_logits_soft_cap": lambda number: number <= 0,
+}
+"""Whether a number means "not set" in 3.9, for each field that has such numbers."""
 
 
 def in_our_words(fields: dict[str, Any]) -> dict[str, Any]:
@@ -70,29 +75,45 @@ def in_our_words(fields: dict[str, Any]) -> dict[str, Any]:
     refused = [
         f"{name}={shown(fields[name])}"
         for name, default in NOT_IMPLEMENTED.items()
-        if fields.get(name, default) != default
+        if name in fields and not _same(fields[name], default)
     ]
+    if any(_same(fields.get("original_architecture"), name) for name in OTHER_LAYERS):
+        refused.append(f"original_architecture={fields['original_architecture']!r}")
     if refused:
         raise UserError(
-            f"the model config has values that are not implemented: {', '.join(refused)}"
+            f"the model config has values that are not implemented: {', '.join(refused)}; leave "
+            "them out to make a model without them"
+        )
+    if _same(fields.get("d_vocab"), -1):
+        raise UserError(
+            "d_vocab=-1 stands for the vocabulary of a tokenizer, which models here do not have; "
+            "set d_vocab to the number of token ids"
         )
     left_out = WITHOUT_EFFECT | NOT_IMPLEMENTED.keys()
     ours = {name: value for name, value in fields.items() if name not in left_out}
-    numbers = {name for name, value in ours.items() if isinstance(value, int | float)}
-    for name in numbers.intersection(UNSET_BELOW_ZERO):
-        ours[name] = None if ours[name] < 0 else ours[name]  # NaN is for the config to refuse
-    for name in numbers.intersection(OFF_UP_TO_ZERO):
-        ours[name] = None if ours[name] <= 0 else ours[name]
-    if ours.get("act_fn", "") is None and ours.get("attn_only"):
+    ours |= {name: None for name, value in ours.items() if is_not_set(name, value)}
+    if isinstance(ours.get("dtype"), str):
+        ours["dtype"] = ours["dtype"].removeprefix("torch.")
+    if ours.get("act_fn", "") is None and _same(ours.get("attn_only"), True):
         del ours["act_fn"]
-    if ours.get("positional_embedding_type") == "rotary" and ours.get("rotary_dim") == 0:
+    rotary = _same(ours.get("positional_embedding_type"), "rotary")
+    if rotary and _same(ours.get("rotary_dim"), 0):
         ours |= {"positional_embedding_type": "none", "rotary_dim": None}
     return ours
 
 
+def is_not_set(name: str, value: Any) -> bool:
+    """Whether a field's value is a number that means "not set" in 3.9."""
+    return name in NOT_SET and isinstance(value, int | float) and NOT_SET[name](value)
+
+
 def in_their_words(fields: dict[str, Any]) -> dict[str, Any]:
     """Convert jax-revinc's model config fields to TransformerLens', where -1 marks "not set"."""
-    numbers = (*UNSET_BELOW_ZERO, *OFF_UP_TO_ZERO)
     return {
-        name: -1.0 if value is None and name in numbers else value for name, value in fields.items()
+        name: -1.0 if value is None and name in NOT_SET else value for name, value in fields.items()
     }
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether a value, which may be of any type, is None or equals a wanted number or text."""
+    return isinstance(value, bool | int | float | str | None) and value == wanted

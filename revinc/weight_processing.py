@@ -36,6 +36,7 @@ def process_weights(
     center_writing_weights: bool = True,
     center_unembed: bool = True,
     fold_value_biases: bool = True,
+    refactor_factored_attn_matrices: bool = False,
 ) -> tuple[dict[str, Any], HookedTransformerConfig]:
     """Process weights as TransformerLens does: fold norms and biases, and centre weights.
 
@@ -48,10 +49,19 @@ def process_weights(
         center_writing_weights: whether to apply the step of that name.
         center_unembed: whether to apply the step of that name.
         fold_value_biases: whether to apply the step of that name.
+        refactor_factored_attn_matrices: not implemented; it must be False.
 
     Returns:
         The processed weights and their config. If all norms were folded, they have no weights.
+
+    Raises:
+        UserError: if `refactor_factored_attn_matrices` is true.
     """
+    if refactor_factored_attn_matrices:
+        raise UserError(
+            "refactor_factored_attn_matrices is not implemented; leave it out, and take "
+            "model.QK.make_even() or model.OV.make_even() instead"
+        )
     asked = {
         "fold_layer_norm": fold_ln,
         "fold_value_biases": fold_value_biases,  # before centring, so that b_O is centred with it

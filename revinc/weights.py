@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save
 
 from revinc.atomic_files import write_bytes
 from revinc.errors import UserError, several
+from revinc.foreign_arrays import as_array
 from revinc.model_config import HookedTransformerConfig
 from revinc.tensor_file import TensorFile
+from revinc.weight_layouts import layout_hint, require_by_name
 
 StateDict = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -102,60 +104,102 @@ def parameter_count(cfg: HookedTransformerConfig) -> int:
     return sum(map(math.prod, parameter_shapes(cfg).values()))
 
 
+class IncompatibleKeys(NamedTuple):
+    """The names in which a state dict differs from a model, as torch's `load_state_dict` returns.
+
+    Attributes:
+        missing_keys: the parameters of the model that the state dict lacks.
+        unexpected_keys: the names in the state dict that are no parameters or buffers.
+    """
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def incompatible_keys(cfg: HookedTransformerConfig, names: Iterable[Any]) -> IncompatibleKeys:
+    """The names in which a state dict of these names differs from a model of config `cfg`."""
+    expected, given = parameter_shapes(cfg), dict.fromkeys(names)
+    return IncompatibleKeys(
+        [name for name in expected if name not in given],
+        [name for name in given if name not in expected and not is_buffer(name)],
+    )
+
+
 def check_shapes(
     cfg: HookedTransformerConfig,
     given: Mapping[str, tuple[int, ...]],
     source: str,
     other_problems: Iterable[str] = (),
+    strict: bool = True,
 ) -> None:
-    """Raise a UserError that lists every missing, unexpected and misshapen parameter, if any."""
+    """Raise a UserError that lists every misshapen parameter, if any, or names another layout.
+
+    If `strict`, missing and unexpected parameters are listed too.
+    """
     expected = parameter_shapes(cfg)
-    problems = [f"missing {name}" for name in expected if name not in given]
-    problems += [f"unexpected {name}" for name in given if name not in expected]
-    problems += [
+    problems = [
         f"{name} has shape {list(given[name])} instead of {list(shape)}"
         for name, shape in expected.items()
         if name in given and given[name] != shape
     ]
     problems += other_problems
+    if strict:
+        missing, unexpected = incompatible_keys(cfg, given)
+        absent = folded_norms(cfg, missing) or [f"missing {name}" for name in missing]
+        problems = [*absent, *(f"unexpected {name}" for name in unexpected), *problems]
     if problems:
-        raise UserError(f"{source} does not fit the config: {several(problems, '; ', most=20)}")
+        what = layout_hint(given) or several(problems, "; ", most=20)
+        raise UserError(f"{source} does not fit the config: {what}")
+
+
+def folded_norms(cfg: HookedTransformerConfig, missing: list[str]) -> list[str]:
+    """What to do if exactly the weights of all norms are missing, as one phrase; else nothing."""
+    without_weights = {"LN": "LNPre", "RMS": "RMSPre"}.get(cfg.normalization_type or "")
+    if without_weights is None or not missing:
+        return []
+    others = parameter_shapes(cfg.replace(normalization_type=without_weights))
+    norms = [name for name in parameter_shapes(cfg) if name not in others]
+    if missing != norms:
+        return []
+    return [
+        f"it has no weights of norms, such as {norms[0]}; if they are folded into the weights after "
+        f"them, choose normalization_type={without_weights!r}, and None for a model without norms"
+    ]
 
 
 def check_state_dict(
-    cfg: HookedTransformerConfig, state_dict: Mapping[str, Any], source: str = "the state dict"
+    cfg: HookedTransformerConfig,
+    state_dict: Mapping[str, Any],
+    source: str = "the state dict",
+    strict: bool = True,
 ) -> StateDict:
     """Check a state dict against a model's config; returns its weights as numpy arrays.
 
     Args:
         cfg: the config of the model that the weights are for.
-        state_dict: arrays of floats of any width, bfloat16 included, by name.
+        state_dict: arrays of floats of any width, bfloat16 included, or torch tensors, by name.
         source: where the arrays come from, for errors.
+        strict: whether missing and unexpected names are errors; if not, what fits is returned.
 
     Raises:
         UserError: listing every missing, unexpected and misshapen entry at once.
     """
-    if not isinstance(state_dict, Mapping):
-        raise UserError(f"{source} must hold arrays by name, not be a {type(state_dict).__name__}")
-    given = {k: as_array(v) for k, v in state_dict.items() if not is_buffer(k)}
+    require_by_name(state_dict, source)
+    expected = parameter_shapes(cfg)
+    entries = {
+        k: v for k, v in state_dict.items() if (not is_buffer(k) if strict else k in expected)
+    }
+    given = {name: as_array(value) for name, value in entries.items()}
     shapes = {name: array.shape for name, array in given.items()}
     odd = [f"{k} holds {a.dtype}, not floats" for k, a in given.items() if not holds_floats(a)]
-    check_shapes(cfg, shapes, source, odd)
+    check_shapes(cfg, shapes, source, odd, strict)
     with np.errstate(over="ignore"):  # `check_finite` reports it
-        return {name: given[name].astype(cfg.dtype) for name in parameter_shapes(cfg)}
+        return {name: given[name].astype(cfg.dtype) for name in expected if name in given}
 
 
 def is_buffer(name: object) -> bool:
     """Whether a name in TransformerLens' state dict is a buffer's, such as the causal mask's."""
     return isinstance(name, str) and name.endswith(BUFFER_SUFFIXES)
-
-
-def as_array(value: Any) -> np.ndarray:
-    """Convert a value to a numpy array; ``np.array(None)`` if it can't be converted."""
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError, RuntimeError):
-        return np.array(None)
 
 
 def holds_floats(array: np.ndarray) -> bool:

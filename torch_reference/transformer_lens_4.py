@@ -20,7 +20,7 @@ from transformer_lens.utilities.tl_checkpoint_conversion import convert_tl_check
 
 from revinc import HookedTransformerConfig as OurConfig
 from revinc import UserError
-from revinc.transformer_lens_fields import UNSET_BELOW_ZERO, WITHOUT_EFFECT, in_their_words
+from revinc.transformer_lens_fields import WITHOUT_EFFECT, in_their_words, is_not_set
 from revinc.weights import StateDict, check_state_dict, parameter_shapes
 from torch_reference.adapter import KnownDifference
 
@@ -107,7 +107,7 @@ def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
         make_config(ours, cfg.dtype), device=cfg.device, dtype=cfg.dtype
     )
     rebuilt = booted.cfg.to_dict()
-    unset = {name for name in UNSET_BELOW_ZERO if fields[name] < 0}
+    unset = {name for name, value in fields.items() if is_not_set(name, value)}
     lost = [
         f"{name}={value!r}"
         for name, value in fields.items()

@@ -16,22 +16,23 @@ from token to logits.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jax_revinc import factored_matrix
 from jax_revinc.components.block import TransformerBlock
+from jax_revinc.factored_matrix import SVD
 from jax_revinc.hooks import identity
-from jax_revinc.model import HookedTransformer, require_array
+from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.stacked_weights import Composition
+from jax_revinc.token_checks import require_array
 from revinc import UserError
-from revinc.validation import require_choice
 from revinc.weight_processing import FOLDED
-
-Composition = Literal["Q", "K", "V"]
 
 
 class QKCircuit(NamedTuple):
@@ -41,14 +42,6 @@ class QKCircuit(NamedTuple):
     token_position: Float[Array, "n_layers n_heads d_vocab n_ctx"]
     position_token: Float[Array, "n_layers n_heads n_ctx d_vocab"]
     position_position: Float[Array, "n_layers n_heads n_ctx n_ctx"]
-
-
-class SVD(NamedTuple):
-    """A singular value decomposition, ``U @ diag(S) @ V.T``, with the vectors in columns."""
-
-    U: Float[Array, "... rows rank"]
-    S: Float[Array, "... rank"]
-    V: Float[Array, "... columns rank"]
 
 
 @with_numerics
@@ -91,8 +84,8 @@ def qk_circuit(model: HookedTransformer) -> QKCircuit:
     if model.cfg.has_positions_in_stream:
         in_stream.append(folded.params["pos_embed.W_pos"])
     W_E_pos_XM = jnp.concatenate(in_stream)
-    Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_Q"))
-    K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, by_layer(folded, "W_K"))
+    Q_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, folded.W_Q)
+    K_LHXE = jnp.einsum("xm,lhme->lhxe", W_E_pos_XM, folded.W_K)
     circuit_LHXX = Q_LHXE @ K_LHXE.mT
     token, position = slice(None, model.cfg.d_vocab), slice(model.cfg.d_vocab, None)
     return QKCircuit(
@@ -126,15 +119,15 @@ def qk_view(
 def ov_circuit(model: HookedTransformer) -> Float[Array, "n_layers n_heads d_vocab d_vocab_out"]:
     """The full OV circuit, ``W_E @ W_V @ W_O @ W_U``: the logits that attending to a token adds."""
     folded = fold_layer_norm(model)
-    V_LHVE = jnp.einsum("vm,lhme->lhve", folded.embed.W_E[...], by_layer(folded, "W_V"))
-    return V_LHVE @ (by_layer(folded, "W_O") @ folded.unembed.W_U[...])
+    V_LHVE = jnp.einsum("vm,lhme->lhve", folded.W_E, folded.W_V)
+    return V_LHVE @ (folded.W_O @ folded.W_U)
 
 
 @with_numerics
 def direct_path(model: HookedTransformer) -> Float[Array, "d_vocab d_vocab_out"]:
     """``W_E @ W_U``: the logits that a token adds without passing through attention or MLPs."""
     folded = fold_layer_norm(model)
-    return folded.embed.W_E[...] @ folded.unembed.W_U[...]
+    return folded.W_E @ folded.W_U
 
 
 @with_numerics
@@ -149,13 +142,13 @@ def mlp_map(model: HookedTransformer) -> Float[Array, "n_layers d_vocab d_vocab_
     if model.cfg.attn_only:
         raise UserError("mlp_map needs MLPs, and this model has none (attn_only)")
     folded = fold_layer_norm(model)
-    W_E_VM = folded.embed.W_E[...]
+    W_E_VM = folded.W_E
     written_LVM = [
         block.mlp(block.ln2(W_E_VM, identity), identity)
         for block in folded.blocks
         if isinstance(block, TransformerBlock)
     ]
-    return jnp.stack(written_LVM) @ folded.unembed.W_U[...]
+    return jnp.stack(written_LVM) @ folded.W_U
 
 
 @with_numerics
@@ -178,48 +171,15 @@ def svd(model: HookedTransformer, circuit: Float[Array, "... rows columns"]) -> 
             f"svd takes a circuit of this model, a {model.cfg.dtype} matrix or several of them, "
             f"not an array of {circuit.dtype} of shape {list(circuit.shape)}"
         )
-    U, S, Vh = jnp.linalg.svd(circuit, full_matrices=False)
-    return SVD(U, S, Vh.mT)
+    return factored_matrix.svd(jnp.asarray(circuit))
 
 
 @with_numerics
 def all_composition_scores(
     model: HookedTransformer, mode: Composition
 ) -> Float[Array, "n_layers n_heads n_layers n_heads"]:
-    """TransformerLens' composition scores: how much each head's output affects each later head.
+    """`HookedTransformer.all_composition_scores`, as a function of a model.
 
-    ``|W_OV @ W| / (|W_OV| |W|)`` in Frobenius norms, where W is the later head's ``W_QK``,
-    ``W_QK.T`` or ``W_OV``. Indexed [earlier layer, earlier head, later layer, later head]; 0 where
-    the second is not later. Norms are ignored: to include their gains, give
-    ``fold_layer_norm(model)``.
-
-    Args:
-        model: the model.
-        mode: "Q", "K" or "V": the input of the later head.
-
-    Raises:
-        UserError: for another `mode` than "Q", "K" or "V".
+    Norms are left out: to include their gains, give ``fold_layer_norm(model)``.
     """
-    require_choice("mode", mode, ("Q", "K", "V"))
-    QK_LHMM = by_layer(model, "W_Q") @ by_layer(model, "W_K").mT
-    OV_LHMM = by_layer(model, "W_V") @ by_layer(model, "W_O")
-    reads_LHMM = {"Q": QK_LHMM, "K": QK_LHMM.mT, "V": OV_LHMM}[mode]
-    composed_LHLHMM = jnp.einsum("abmn,cdnk->abcdmk", OV_LHMM, reads_LHMM)
-    norms_LHLH = frobenius(OV_LHMM)[:, :, None, None] * frobenius(reads_LHMM)
-    layers = jnp.arange(model.cfg.n_layers)
-    later_LL = layers[:, None] < layers
-    return jnp.where(
-        later_LL[:, None, :, None], frobenius(composed_LHLHMM) / norms_LHLH, jnp.zeros(())
-    )
-
-
-def frobenius(matrices: Float[Array, "... rows columns"]) -> Float[Array, ...]:
-    """The Frobenius norm of each matrix."""
-    return jnp.linalg.norm(matrices, axis=(-2, -1))
-
-
-def by_layer(
-    model: HookedTransformer, weight: str
-) -> Float[Array, "n_layers n_heads rows columns"]:
-    """An attention weight, such as ``W_Q``, stacked for all layers and heads."""
-    return jnp.stack([getattr(block.attn, weight)[...] for block in model.blocks])
+    return model.all_composition_scores(mode)

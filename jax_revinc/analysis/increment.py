@@ -11,10 +11,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.analysis.residual import mlp_stream
-from jax_revinc.hooks import ActivationCache, identity, recording, scoped
-from jax_revinc.model import HookedTransformer, check_predicted, check_sequences
+from jax_revinc.activation_cache import ActivationCache
+from jax_revinc.hooks import identity, recording, scoped
+from jax_revinc.model import HookedTransformer
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.residual_stream.layers import mlp_stream
+from jax_revinc.token_checks import check_predicted, check_sequences
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_ints
 
@@ -261,7 +263,7 @@ def frozen_parts(
 
         record: dict[str, Array] = {}
         linear(fed, tap=recording(tap, cache, record))
-        alone = ActivationCache(record, model.cfg.n_layers)
+        alone = ActivationCache(record, linear)
         return alone["unembed.hook_out"], alone  # before a soft cap, which is not linear
 
     embed_BPM = cache["hook_embed"]

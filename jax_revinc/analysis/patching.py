@@ -22,9 +22,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.analysis.interventions import Measure, Sites, run_in_lanes, sweep
-from jax_revinc.hooks import get_act_name
-from jax_revinc.model import HookedTransformer, Tokens, check_tokens, hook_names
+from jax_revinc.hook_names import get_act_name
+from jax_revinc.model import HookedTransformer, hook_names
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.token_checks import Tokens, check_tokens
 from revinc import HookedTransformerConfig, UserError
 from revinc.errors import near_names
 

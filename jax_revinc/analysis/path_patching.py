@@ -36,10 +36,11 @@ from jax_revinc.analysis.patching import (
     patch_sweep,
     sweep_families,
 )
-from jax_revinc.analysis.residual import mlp_stream
 from jax_revinc.hooks import recording
-from jax_revinc.model import HookedTransformer, Tokens, hook_names
+from jax_revinc.model import HookedTransformer, hook_names
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.residual_stream.layers import mlp_stream
+from jax_revinc.token_checks import Tokens
 from revinc import HookedTransformerConfig
 
 

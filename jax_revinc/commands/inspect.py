@@ -20,6 +20,7 @@ from jax_revinc.analysis.terminal_tables import TABLES
 from jax_revinc.commands.run_argument import add_run
 from jax_revinc.evaluation import evaluate, has_own_predictions
 from jax_revinc.model import HookedTransformer
+from jax_revinc.token_checks import check_tokens
 from jax_revinc.training import Run
 from revinc import Task
 from revinc.dataset import make_dataset
@@ -120,7 +121,8 @@ def print_activations(
         if name in (f"blocks.{layer}.attn.hook_pattern", f"blocks.{layer}.hook_mlp_out")
     ]
     sequences = None if args.tokens else holdout_samples(run, args.sample or [0])
-    tokens = np.array([args.tokens]) if sequences is None else sequences[:, :-1]
+    typed = [args.tokens] if sequences is None else sequences[:, :-1]
+    tokens = np.asarray(check_tokens(model.cfg, typed))  # without negative ids
     logits, cache = model.run_with_cache(tokens, names_filter=names)
     for i, fed in enumerate(tokens):
         right = None if sequences is None else sequences[i, 1:]

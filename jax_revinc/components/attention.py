@@ -18,7 +18,10 @@ from jax_revinc.components.attention_scores import (
     make_soft_cap,
 )
 from jax_revinc.components.params import Params
+from jax_revinc.components.positions import Positions
+from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.hooks import Tap
+from jax_revinc.numerical_settings import keeps_precision
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
@@ -28,6 +31,8 @@ class Attention(nnx.Module):
     """Multi-head attention; the hook ``hook_attn_scores`` sees -inf where scores are masked."""
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
+        self.layer = layer
+        self.is_causal = cfg.attention_dir == "causal"
         self.scale = (cfg.attn_scale or 1.0) * (
             layer + 1 if cfg.scale_attn_by_inverse_layer_idx else 1
         )
@@ -49,17 +54,20 @@ class Attention(nnx.Module):
         self.b_K = nnx.Param(params["b_K"])
         self.b_V = nnx.Param(params["b_V"])
 
-    def __call__(self, inputs: Inputs, tap: Tap) -> Float[Array, "batch pos d_model"]:
+    def __call__(
+        self, inputs: Inputs, positions: Positions, tap: Tap
+    ) -> Float[Array, "batch pos d_model"]:
         for_queries, for_keys, for_values = inputs
         q_BPHE = tap("hook_q", project_heads(for_queries, self.W_Q, self.b_Q))
         k_BPHE, v_BPHE = self.keys_and_values(for_keys, for_values, tap)
-        q_BPHE, k_BPHE = self.rotation(q_BPHE, k_BPHE, tap)
+        k_BPHE, v_BPHE = positions.append(self.layer, k_BPHE, v_BPHE)
+        q_BPHE, k_BPHE = self.rotation(q_BPHE, k_BPHE, positions, tap)
         k_BPHE, v_BPHE = self.repeat_groups(k_BPHE), self.repeat_groups(v_BPHE)
 
         scores_BHQK = jnp.einsum("bqhe,bkhe->bhqk", q_BPHE, k_BPHE) / self.scale
         scores_BHQK = self.bias(self.soft_cap(scores_BHQK))
-        visible_QK = self.mask(*scores_BHQK.shape[-2:])
-        scores_BHQK = tap("hook_attn_scores", jnp.where(visible_QK, scores_BHQK, -jnp.inf))
+        visible = positions.visible(self.mask, scores_BHQK, self.is_causal)
+        scores_BHQK = tap("hook_attn_scores", jnp.where(visible, scores_BHQK, -jnp.inf))
 
         pattern_BHQK = jax.nn.softmax(scores_BHQK, axis=-1)
         # If a hook makes all scores of a query -inf, it attends to nothing, as in TransformerLens.
@@ -80,10 +88,21 @@ class Attention(nnx.Module):
         """The keys or values, with one entry for every query head."""
         return x_BPHE
 
+    @property
+    def QK(self) -> FactoredMatrix:
+        """``W_Q @ W_K.T`` of every head [n_heads, d_model, d_model]."""
+        return FactoredMatrix(self.W_Q[...], self.W_K[...].mT)
+
+    @property
+    def OV(self) -> FactoredMatrix:
+        """``W_V @ W_O`` of every head [n_heads, d_model, d_model]."""
+        return FactoredMatrix(self.W_V[...], self.W_O[...])
+
 
 def repeat_param(name: str) -> Any:
     """Make a property: the parameter `name` of each group of heads, repeated for every head."""
-    return property(lambda self: jnp.repeat(getattr(self, name)[...], self.group_size, axis=0))
+    repeat = keeps_precision(jnp.repeat)
+    return property(lambda self: repeat(getattr(self, name)[...], self.group_size, axis=0))
 
 
 class UngroupedQueryAttention(Attention):

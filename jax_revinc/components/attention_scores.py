@@ -13,29 +13,34 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
+from jax_revinc.components.positions import Positions, Wave
 from jax_revinc.hooks import Tap
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
 Scores = Float[Array, "batch n_heads query key"]
-Rotation = Callable[[PerHead, PerHead, Tap], tuple[PerHead, PerHead]]
+Rotation = Callable[[PerHead, PerHead, Positions, Tap], tuple[PerHead, PerHead]]
 
 
 @cache
 def make_rotation(cfg: HookedTransformerConfig) -> Rotation:
     """Make the function that rotates queries and keys by position; the identity if not rotary."""
     if cfg.positional_embedding_type != "rotary":
-        return lambda q_BPHE, k_BPHE, _: (q_BPHE, k_BPHE)
+        return lambda q_BPHE, k_BPHE, positions, _: (q_BPHE, k_BPHE)
+    angles_PR = rotary_angles(cfg)
 
-    def rotation(q_BPHE: PerHead, k_BPHE: PerHead, tap: Tap) -> tuple[PerHead, PerHead]:
-        angles_PR = rotary_angles(cfg, q_BPHE.shape[1])
-        rotated = [rotate(cfg, x, angles_PR) for x in (q_BPHE, k_BPHE)]
-        return tap("hook_rot_q", rotated[0]), tap("hook_rot_k", rotated[1])
+    def rotation(
+        q_BPHE: PerHead, k_BPHE: PerHead, positions: Positions, tap: Tap
+    ) -> tuple[PerHead, PerHead]:
+        of_queries = positions.query_waves(angles_PR, q_BPHE.shape[1])
+        of_keys = positions.key_waves(angles_PR, k_BPHE.shape[1])
+        turned_q, turned_k = rotate(cfg, q_BPHE, *of_queries), rotate(cfg, k_BPHE, *of_keys)
+        return tap("hook_rot_q", turned_q), tap("hook_rot_k", turned_k)
 
     return rotation
 
 
-def rotary_angles(cfg: HookedTransformerConfig, length: int) -> Float[np.ndarray, "pos rotary_dim"]:
+def rotary_angles(cfg: HookedTransformerConfig) -> Float[np.ndarray, "n_ctx rotary_dim"]:
     """The angle, in radians, that each dimension is rotated by at each position.
 
     Su et al. 2021, arXiv:2104.09864, eq. 15.
@@ -44,22 +49,21 @@ def rotary_angles(cfg: HookedTransformerConfig, length: int) -> Float[np.ndarray
     n_pairs = cfg.rotary_dim // 2
     wavelengths = cfg.rotary_base ** (np.arange(n_pairs) / n_pairs)
     in_order = np.repeat(wavelengths, 2) if cfg.rotary_adjacent_pairs else np.tile(wavelengths, 2)
-    return np.arange(length)[:, None] / in_order
+    return np.arange(cfg.n_ctx)[:, None] / in_order
 
 
 def rotate(
-    cfg: HookedTransformerConfig, x_BPHE: PerHead, angles_PR: Float[np.ndarray, "pos rotary_dim"]
+    cfg: HookedTransformerConfig, x_BPHE: PerHead, cos_BP1R: Wave, sin_BP1R: Wave
 ) -> PerHead:
     """The queries or keys `x` with their first ``rotary_dim`` dimensions rotated, in pairs."""
-    turned, left = jnp.split(x_BPHE, [angles_PR.shape[1]], axis=-1)
+    turned, left = jnp.split(x_BPHE, [cos_BP1R.shape[-1]], axis=-1)
     if cfg.rotary_adjacent_pairs:
         first, second = turned[..., ::2], turned[..., 1::2]
         quarter = jnp.stack([-second, first], axis=-1).reshape(turned.shape)
     else:
         first, second = jnp.split(turned, 2, axis=-1)
         quarter = jnp.concatenate([-second, first], axis=-1)
-    angles = angles_PR[None, :, None, :]
-    cos, sin = (jnp.asarray(wave(angles), x_BPHE.dtype) for wave in (np.cos, np.sin))
+    cos, sin = (jnp.asarray(wave, x_BPHE.dtype) for wave in (cos_BP1R, sin_BP1R))
     return jnp.concatenate([turned * cos + quarter * sin, left], axis=-1)
 
 
@@ -72,7 +76,8 @@ def make_bias(cfg: HookedTransformerConfig) -> Callable[[Scores], Scores]:
 
     def bias(scores_BHQK: Scores) -> Scores:
         n_queries, n_keys = scores_BHQK.shape[-2:]
-        distance_QK = np.minimum(np.arange(n_keys)[None] - np.arange(n_queries)[:, None], 0)
+        queries = np.arange(n_keys)[-n_queries:]  # cached keys have no queries
+        distance_QK = np.minimum(np.arange(n_keys)[None] - queries[:, None], 0)
         penalty_HQK = slopes_H[:, None, None] * distance_QK.astype(np.float32)
         return scores_BHQK + jnp.asarray(penalty_HQK, scores_BHQK.dtype)
 

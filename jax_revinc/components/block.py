@@ -11,6 +11,7 @@ from jax_revinc.components.attention_inputs import make_attention_inputs, with_p
 from jax_revinc.components.mlp import make_mlp
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import Params, within
+from jax_revinc.components.positions import Positions
 from jax_revinc.hooks import Tap, optional_tap, scoped
 from revinc import HookedTransformerConfig
 
@@ -25,21 +26,26 @@ class AttentionBlock(nnx.Module):
         self.ln1 = NORMS[cfg.normalization_type](cfg.eps, within(params, "ln1"))
         self.attn = make_attention(cfg, layer, within(params, "attn"))
 
-    def __call__(self, resid_BPM: Resid, pos_BPM: Resid | None, tap: Tap) -> Resid:
+    def __call__(
+        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+    ) -> Resid:
         """The residual stream after this transformer block.
 
         Args:
             resid_BPM: the residual stream before it.
             pos_BPM: positional embeddings for queries and keys alone, if any (shortformer).
+            positions: where the tokens stand.
             tap: sees, and may replace, every activation.
         """
         resid_BPM = tap("hook_resid_pre", resid_BPM)
-        return tap("hook_resid_post", resid_BPM + self.attend(resid_BPM, pos_BPM, tap))
+        return tap("hook_resid_post", resid_BPM + self.attend(resid_BPM, pos_BPM, positions, tap))
 
-    def attend(self, resid_BPM: Resid, pos_BPM: Resid | None, tap: Tap) -> Resid:
+    def attend(
+        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+    ) -> Resid:
         """The output of the attention, which is added to the residual stream."""
         inputs = self.attention_inputs(resid_BPM, lambda x: self.ln1(x, scoped(tap, "ln1")), tap)
-        out_BPM = self.attn(with_positions(inputs, pos_BPM), scoped(tap, "attn"))
+        out_BPM = self.attn(with_positions(inputs, pos_BPM), positions, scoped(tap, "attn"))
         return tap("hook_attn_out", out_BPM)
 
 
@@ -52,9 +58,12 @@ class TransformerBlock(AttentionBlock):
         self.ln2 = NORMS[cfg.normalization_type](cfg.eps, within(params, "ln2"))
         self.mlp = make_mlp(cfg, within(params, "mlp"))
 
-    def __call__(self, resid_BPM: Resid, pos_BPM: Resid | None, tap: Tap) -> Resid:
+    def __call__(
+        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+    ) -> Resid:
         resid_BPM = tap("hook_resid_pre", resid_BPM)
-        resid_BPM = tap("hook_resid_mid", resid_BPM + self.attend(resid_BPM, pos_BPM, tap))
+        attn_out_BPM = self.attend(resid_BPM, pos_BPM, positions, tap)
+        resid_BPM = tap("hook_resid_mid", resid_BPM + attn_out_BPM)
         return tap("hook_resid_post", resid_BPM + self.feed_forward(resid_BPM, tap))
 
     def feed_forward(self, resid_BPM: Resid, tap: Tap) -> Resid:
@@ -66,9 +75,11 @@ class TransformerBlock(AttentionBlock):
 class ParallelBlock(TransformerBlock):
     """Attention and an MLP that read the same residual stream, as in GPT-J and GPT-NeoX."""
 
-    def __call__(self, resid_BPM: Resid, pos_BPM: Resid | None, tap: Tap) -> Resid:
+    def __call__(
+        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+    ) -> Resid:
         resid_BPM = tap("hook_resid_pre", resid_BPM)
-        attn_out_BPM = self.attend(resid_BPM, pos_BPM, tap)
+        attn_out_BPM = self.attend(resid_BPM, pos_BPM, positions, tap)
         return tap("hook_resid_post", resid_BPM + attn_out_BPM + self.feed_forward(resid_BPM, tap))
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.components.params import Params
+from jax_revinc.components.positions import Positions
 from jax_revinc.hooks import Tap
 
 
@@ -28,7 +28,7 @@ class NoPosEmbed(nnx.Module):
         pass
 
     def __call__(
-        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
         """The first block's input, and vectors to add to the inputs of queries and keys, if any."""
         return embed_BPM, None
@@ -45,17 +45,16 @@ class PosEmbed(UnusedPosEmbed):
     """A learned vector for each position, added to the residual stream."""
 
     def __call__(
-        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
-        return embed_BPM + self.vectors(embed_BPM, tap), None
+        return embed_BPM + self.vectors(embed_BPM, positions, tap), None
 
     def vectors(
-        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> Float[Array, "batch pos d_model"]:
-        """The positional embeddings, repeated for every sequence."""
+        """The positional embeddings of every sequence."""
         batch, length, _ = embed_BPM.shape
-        W_pos_PM = self.W_pos[:length]
-        return tap("hook_pos_embed", jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape)))
+        return tap("hook_pos_embed", positions.embed(self.W_pos, batch, length))
 
 
 class ShortformerPosEmbed(PosEmbed):
@@ -65,9 +64,9 @@ class ShortformerPosEmbed(PosEmbed):
     """
 
     def __call__(
-        self, embed_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
-        return embed_BPM, self.vectors(embed_BPM, tap)
+        return embed_BPM, self.vectors(embed_BPM, positions, tap)
 
 
 POS_EMBEDS: dict[str, type[NoPosEmbed]] = {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from jax import Array
 
 Params = Mapping[str, Array]
+T = TypeVar("T")
 
 
-def within(params: Params, prefix: str) -> dict[str, Array]:
+def within(params: Mapping[str, T], prefix: str) -> dict[str, T]:
     """The parameters whose names start with `prefix` and a dot, by name without that prefix."""
     start = f"{prefix}."
     return {name.removeprefix(start): p for name, p in params.items() if name.startswith(start)}

@@ -39,6 +39,10 @@ def results(make_entry):
         settings={"rounds": 2, "seconds": 0.1, "whole_runs": 3, "starts": 2, "steps": 4000},
         entries=[loop, eager, missing, ours],
         sweeps={"batch_size": [Point(4, [eager, ours]), Point(16, [eager, ours])]},
+        calls={
+            "model(tokens)": {"jax": [1e-3, 3e-3], "torch": [4e-3, 4e-3]},
+            "the first call": {"jax": [0.5, 0.5]},
+        },
         starts={"import jax": [1.0, 2.0], "the page": [2.0, 5.0]},
         whole_runs={"JAX": [3.0, 4.0], "TransformerLens": [30.0, 32.0]},
     )

@@ -12,6 +12,7 @@ def test_a_page_has_tables_and_pictures(results, tmp_path):
     for heading in (
         "Throughput",
         "Starting, and memory",
+        "Exploring",
         "Waiting",
         "Whole run",
         "Cost against batch",

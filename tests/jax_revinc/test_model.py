@@ -135,7 +135,7 @@ def test_run_with_hooks_and_run_with_cache_return_what_a_call_returns(model64, t
 
 
 def test_an_unknown_return_type_is_refused(model64, tokens):
-    with pytest.raises(UserError, match=r"return_type must be .* not 'logit'"):
+    with pytest.raises(UserError, match="unknown return_type 'logit'; choose from logits, loss"):
         model64(tokens, return_type="logit")
 
 
@@ -158,7 +158,7 @@ def test_tokens_may_be_any_integers(model64, tokens, form):
     ("bad", "phrase"),
     [
         ([[0, 5]], r"0\.\.4 .*found 5"),
-        ([[0, -1]], r"0\.\.4 .*found -1"),
+        ([[0, -6]], r"-5\.\.-1 .*found -6"),
         ([[2**31 - 1]], "found 2147483647"),
         ([[0.0, 1.0]], "integers, not float64"),
         ([[True]], "integers, not bool"),
@@ -169,7 +169,7 @@ def test_tokens_may_be_any_integers(model64, tokens, form):
         (np.zeros((0, 3), int), "not be empty"),
         ([[0, 1], [2]], "sequences of equal length"),
         (None, r"\[batch, pos\]"),
-        ("01", r"\[batch, pos\]"),
+        ("01", "no tokenizer"),
         ([[0, 2**70]], "integers, not object"),
         ([[0, 2**40]], "found 1099511627776"),
         ([[0] * 10], "10 tokens are longer than n_ctx=9"),
@@ -195,6 +195,17 @@ def test_a_short_integer_type_does_not_overflow(random_weights, dtype):
         assert jax.jit(lambda t: model(t, return_type="loss"))(tokens) == pytest.approx(
             float(expected), rel=1e-5
         )
+
+
+def test_negative_ids_count_from_the_end_eagerly_and_traced(model64, reference, tokens):
+    torch = pytest.importorskip("torch")
+    negative = tokens - model64.cfg.d_vocab
+    with torch.no_grad():
+        expected = reference(torch.tensor(negative).long())
+        assert max_difference(reference(torch.tensor(tokens).long()), expected) == 0
+    assert max_difference(model64(negative), expected) < 1e-12
+    with numerics(model64.cfg):
+        assert max_difference(jax.jit(model64)(negative), expected) < 1e-12
 
 
 def test_a_target_outside_the_vocabulary_makes_the_loss_nan_under_jit(model64):
@@ -504,6 +515,27 @@ def test_loading_takes_effect_casts_and_leaves_buffers_aside(scratch_model, toke
     assert not np.array_equal(scratch_model(tokens), before)
 
 
+def test_a_load_that_is_not_strict_takes_what_fits_and_says_the_rest(scratch_model, random_weights):
+    before = scratch_model.state_dict()
+    weights = random_weights(scratch_model.cfg, seed=1)
+    some = {"embed.W_E": weights["embed.W_E"], "extra": np.ones(3)}
+    keys = scratch_model.load_state_dict(some, strict=False)
+    assert keys.unexpected_keys == ["extra"]
+    assert keys.missing_keys == [name for name in before if name != "embed.W_E"]
+    after = scratch_model.state_dict()
+    assert np.array_equal(after.pop("embed.W_E"), weights["embed.W_E"])
+    assert all(np.array_equal(weight, before[name]) for name, weight in after.items())
+    assert scratch_model.load_state_dict(weights) == ([], [])
+
+
+def test_jax_arrays_and_params_are_loaded(scratch_model, random_weights):
+    weights = random_weights(scratch_model.cfg, seed=1)
+    scratch_model.load_state_dict({k: jnp.asarray(w) for k, w in weights.items()})
+    assert np.array_equal(scratch_model.params["embed.W_E"], weights["embed.W_E"])
+    scratch_model.load_state_dict({k: nnx.Param(jnp.asarray(w)) for k, w in weights.items()})
+    assert np.array_equal(scratch_model.params["embed.W_E"], weights["embed.W_E"])
+
+
 @pytest.mark.parametrize("spoil", ["missing", "unexpected", "shape"])
 def test_what_does_not_fit_is_refused_and_nothing_loaded(scratch_model, random_weights, spoil):
     weights = random_weights(scratch_model.cfg, seed=1)
@@ -518,11 +550,25 @@ def test_what_does_not_fit_is_refused_and_nothing_loaded(scratch_model, random_w
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
-def test_a_model_needs_either_rngs_or_params(tutorial, random_weights):
-    with pytest.raises(UserError, match="either rngs or params"):
-        HookedTransformer(tutorial.model)
-    with pytest.raises(UserError, match="either rngs or params"):
+def test_rngs_and_params_exclude_each_other(tutorial, random_weights):
+    with pytest.raises(UserError, match=r"either rngs.* or params"):
         HookedTransformer(tutorial.model, rngs=nnx.Rngs(0), params=random_weights(tutorial.model))
+
+
+def test_without_a_seed_every_model_has_other_weights(tutorial):
+    one, other = (HookedTransformer(tutorial.model).state_dict() for _ in range(2))
+    assert tutorial.model.seed is None
+    assert not np.array_equal(one["embed.W_E"], other["embed.W_E"])
+    assert np.array_equal(one["ln_final.w"], other["ln_final.w"])
+
+
+def test_a_dict_stands_for_a_config(tutorial, random_weights, tokens):
+    cfg = tutorial.model
+    fields = cfg.to_dict() | {"device": "cpu", "n_heads": -1, "d_head": 4, "attn_scale": -1.0}
+    weights = random_weights(cfg.replace(d_head=4))
+    model = HookedTransformer(fields, params=weights)
+    assert model.cfg == cfg.replace(d_head=4)
+    assert np.array_equal(model(tokens), HookedTransformer(model.cfg, params=weights)(tokens))
 
 
 def test_float64_needs_no_global_flag_and_leaves_it_alone(tutorial, tokens):
@@ -567,7 +613,11 @@ def test_parameters_are_cast_and_must_be_floats(tutorial, random_weights):
 
 
 def test_other_arguments_of_a_model_are_refused_in_a_sentence(tutorial):
-    with pytest.raises(UserError, match="cfg must be a HookedTransformerConfig, not dict"):
+    with pytest.raises(
+        UserError, match="cfg must be a HookedTransformerConfig, or a dict of its fields"
+    ):
+        HookedTransformer("gpt2", rngs=nnx.Rngs(0))
+    with pytest.raises(UserError, match="needs a value for n_layers"):
         HookedTransformer({"d_model": 4}, rngs=nnx.Rngs(0))
     with pytest.raises(UserError, match="params must be a dict of arrays, not list"):
         HookedTransformer(tutorial.model, params=[1, 2])
@@ -578,3 +628,46 @@ def test_other_arguments_of_a_model_are_refused_in_a_sentence(tutorial):
 def test_rngs_must_be_rngs(tutorial):
     with pytest.raises(UserError, match=r"nnx\.Rngs\(0\)"):
         HookedTransformer(tutorial.model, rngs=jax.random.key(0))
+
+
+# What people do with a model of TransformerLens
+
+
+def test_a_model_moves_to_a_device_by_torchs_names(scratch_model, tokens):
+    before = scratch_model(tokens)
+    assert scratch_model.to("cpu").cpu() is scratch_model
+    assert scratch_model.to(jax.devices()[0], print_details=False) is scratch_model
+    assert np.array_equal(scratch_model(tokens), before)
+    with pytest.raises(UserError, match="JAX sees no device 'cuda:7'"):
+        scratch_model.to("cuda:7")
+    with pytest.raises(UserError, match="dtype='float64'"):
+        scratch_model.to("torch.float64")
+
+
+def test_weights_are_processed_in_place_as_in_a_copy(random_weights, tokens):
+    cfg = case("tutorial").replace(n_ctx=9)
+    model = HookedTransformer(cfg, params=random_weights(cfg))
+    expected = model.process_weights(center_unembed=False)
+    model.add_hook(RESID, add(1.0))
+    model.process_weights_(center_unembed=False)
+    assert model.cfg == expected.cfg
+    assert model.cfg.normalization_type == "LNPre"
+    for name, array in expected.params.items():
+        assert np.array_equal(model.params[name], array)
+    assert list(model.list_hooks()) == [RESID]
+    other = HookedTransformer(cfg)
+    other.load_and_process_state_dict(random_weights(cfg), center_unembed=False)
+    assert max_difference(other(tokens), expected(tokens)) == 0
+    with pytest.raises(UserError, match="make_even"):
+        model.process_weights(refactor_factored_attn_matrices=True)
+
+
+def test_the_constructor_takes_transformer_lens_arguments(tutorial):
+    HookedTransformer(tutorial.model, move_to_device=False, default_padding_side="left")
+    with pytest.raises(UserError, match="no tokenizer: give token ids"):
+        HookedTransformer(tutorial.model, tokenizer="gpt2")
+
+
+def test_a_model_of_many_leaves_has_the_parameters_names_as_paths(scratch_model):
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(scratch_model)]
+    assert paths == [f"['{name}']" for name in scratch_model.params]

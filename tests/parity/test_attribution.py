@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 import torch
+import transformer_lens
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig
+from jax_revinc import ActivationCache, HookedTransformer, HookedTransformerConfig, numerics
 from jax_revinc.analysis import attribution
+from jax_revinc.slices import Slice
 from parity import to_torch
 from torch_reference.installed_transformer_lens import WORLD
 
@@ -21,6 +24,92 @@ CONFIGS = {
     "LNPre, large eps": {"n_layers": 1, "normalization_type": "LNPre", "eps": 0.5},
     "no norm, other outputs": {"n_layers": 2, "normalization_type": None, "d_vocab_out": 3},
 }
+OF_METHODS = {
+    "LN": {"n_layers": 2, "n_heads": 2, "d_mlp": 3},
+    "RMS, grouped queries": {
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_key_value_heads": 2,
+        "normalization_type": "RMS",
+        "d_mlp": 5,
+    },
+    "attention only, no norm": {"n_layers": 2, "attn_only": True, "normalization_type": None},
+    "LNPre": {"n_layers": 2, "normalization_type": "LNPre", "d_mlp": 3},
+    "parallel, rotary": {
+        "n_layers": 2,
+        "n_heads": 2,
+        "parallel_attn_mlp": True,
+        "positional_embedding_type": "rotary",
+        "d_mlp": 3,
+    },
+    "bidirectional, other outputs": {
+        "n_layers": 2,
+        "attention_dir": "bidirectional",
+        "d_vocab_out": 3,
+        "d_mlp": 3,
+    },
+}
+OF_ALL = [
+    "cache.decompose_resid(apply_ln=True, pos_slice=-1)",
+    "cache.decompose_resid(1, mode='attn', incl_embeds=False)",
+    "cache.accumulated_resid(apply_ln=True, pos_slice=(2, 6))",
+    "cache.accumulated_resid(1, apply_ln=True)",
+    "cache.stack_head_results()",
+    "cache.stack_head_results(0)",
+    "cache.stack_head_results(2, incl_remainder=True, pos_slice=Slice([1, -1]), apply_ln=True)",
+    "cache.compute_head_results() or cache['result', -1]",
+    "cache.get_full_resid_decomposition(expand_neurons=False)",
+    "cache.get_full_resid_decomposition(expand_neurons=False, apply_ln=True, pos_slice=3)",
+    "cache.get_full_resid_decomposition(expand_neurons=False, project_output_onto=W)",
+    "cache.get_full_resid_decomposition("
+    "expand_neurons=False, project_output_onto=w, apply_ln=True, pos_slice=(1, 4))",
+    "cache.stack_activation('pattern')",
+    "cache.stack_activation('resid_pre', 1)",
+    "cache.stack_activation('k', -1, 'attn')",
+    "cache.apply_ln_to_stack(cache['resid_post', -1], -1)",
+    "cache.apply_ln_to_stack(cache['resid_post', -1][:, -1], pos_slice=-1)",
+    "cache.apply_ln_to_stack(cache.decompose_resid(), batch_slice=[2, 0])",
+    "cache.apply_ln_to_stack(cache.decompose_resid(1), 1, batch_slice=1)",
+    "cache.apply_ln_to_stack(cache.decompose_resid()[:, 1], batch_slice=1, has_batch_dim=False)",
+    "cache.apply_ln_to_stack(cache.decompose_resid(pos_slice=2), None, False, 2, (1, 3))",
+    "cache.logit_attrs(cache.decompose_resid(), 1)",
+    "cache.logit_attrs(cache.decompose_resid(), tokens % 3, (tokens + 1) % 3)",
+    "cache.logit_attrs(cache.decompose_resid(pos_slice=-1), 0, 2, pos_slice=-1, batch_slice=[0, 2])",
+    "cache.logit_attrs("
+    "cache.stack_head_results(pos_slice=4), tokens[:, 0] % 3, pos_slice=4, has_batch_dim=True)",
+    "cache.apply_slice_to_batch_dim(1).decompose_resid(apply_ln=True)",
+    "cache.apply_slice_to_batch_dim([2, 0]).stack_head_results(1, apply_ln=True)",
+    "cache.apply_slice_to_batch_dim((1, 2)).remove_batch_dim()['z', 0]",
+    "cache.apply_slice_to_batch_dim((1, 2)).remove_batch_dim().accumulated_resid(apply_ln=True)",
+    "cache.apply_slice_to_batch_dim(0).get_full_resid_decomposition(expand_neurons=False)",
+    "cache.to('cpu')['normalized', 0, 'ln1'] if 'blocks.0.ln1.hook_scale' in cache else cache['embed']",
+]
+OF_MLPS = [
+    "cache.stack_neuron_results(2)",
+    "cache.stack_neuron_results(0)",
+    "cache.stack_neuron_results(-1, -1, (1, 3), incl_remainder=True, apply_ln=True)",
+    "cache.stack_neuron_results(1, project_output_onto=W)",
+    "cache.stack_neuron_results(2, neuron_slice=[2, 0], project_output_onto=w, apply_ln=True)",
+    "cache.stack_neuron_results(2, None, None, False, True, True, W)",
+    "cache.stack_neuron_results(1, incl_remainder=True, project_output_onto=w)",
+    "cache.get_neuron_results(1)",
+    "cache.get_neuron_results(0, 2, 3)",
+    "cache.get_neuron_results(0, [0, 2], (2, 5), w)",
+    "cache.get_neuron_results(1, project_output_onto=W)",
+    "cache.get_full_resid_decomposition(1)",
+    "cache.get_full_resid_decomposition(apply_ln=True, project_output_onto=w)",
+    "cache.get_full_resid_decomposition(2, False, True, True, (1, 3), False, W)",
+    "cache.apply_slice_to_batch_dim(2).stack_neuron_results(1, apply_ln=True)",
+]
+UNDER_JIT = [
+    *OF_ALL[:3],
+    *OF_ALL[6:8],
+    OF_ALL[12],
+    *OF_ALL[17:19],
+    OF_ALL[22],
+    OF_ALL[26],
+    OF_ALL[28],
+]
 STACKS = (
     "decompose_resid",
     "accumulated_resid",
@@ -170,3 +259,58 @@ def test_logit_attributions(pair, pos_slice):
             pair.model, pair.cache, ours, right, wrong, pos_slice=pos_slice
         )
         assert_close(attrs, expected, f"tokens {right}, {wrong}")
+
+
+@pytest.fixture(scope="module", params=OF_METHODS)
+def face(request, random_weights, tokens):
+    """A pair, and what the lines of `OF_ALL` name on each side: functions of a cache."""
+    cfg = HookedTransformerConfig(**SHAPE | {"n_heads": 1} | OF_METHODS[request.param])
+    from transformer_lens import utilities
+
+    pair = Pair(HookedTransformer(cfg, params=random_weights(cfg)), tokens[:3])
+    W = np.random.default_rng(2).normal(size=(4, 2))
+    ours = {"W": W, "w": W[:, 0], "tokens": tokens[:3], "Slice": Slice}
+    theirs = {
+        "W": torch.tensor(W),
+        "w": torch.tensor(W[:, 0]),
+        "tokens": torch.tensor(tokens[:3], dtype=torch.long),
+        "Slice": utilities.Slice,
+    }
+    return pair, ours, theirs
+
+
+def fresh(pair):
+    """New caches of both sides, so that no line sees what another added."""
+    return (
+        ActivationCache(dict(pair.cache.cache_dict), pair.model),
+        transformer_lens.ActivationCache(dict(pair.their_cache.cache_dict), pair.theirs),
+    )
+
+
+def test_methods_of_the_cache(face):
+    pair, ours, theirs = face
+    for line in OF_ALL + ([] if pair.cfg.attn_only else OF_MLPS):
+        cache, their_cache = fresh(pair)
+        with torch.no_grad():
+            expected = eval(line, theirs | {"cache": their_cache})
+        found = eval(line, ours | {"cache": cache})
+        assert found.shape == expected.shape, line
+        if found.size:
+            assert_close(found, expected, line)
+
+
+def test_methods_of_the_cache_under_jit(face):
+    pair, ours, theirs = face
+
+    def everything(model, tokens):
+        found = []
+        for line in UNDER_JIT:
+            _, cache = model.run_with_cache(tokens)
+            found.append(eval(line, ours | {"cache": cache, "tokens": tokens}))
+        return found
+
+    with numerics(pair.cfg):
+        results = jax.jit(everything)(pair.model, ours["tokens"])
+    for line, found in zip(UNDER_JIT, results, strict=True):
+        with torch.no_grad():
+            assert_close(found, eval(line, theirs | {"cache": fresh(pair)[1]}), line)

@@ -19,18 +19,24 @@ from revinc.optimizer_fields import OPTIMIZERS
 from revinc.tasks import make_task
 
 SHAPE = {"n_layers": 2, "d_model": 8, "d_head": 4, "n_ctx": 9, "d_vocab": 5}
-SIZES = (*SHAPE, "n_heads", "d_mlp", "d_vocab_out")
 BAD_SIZES = (0, -1, 2.0, True, "2", math.nan)
+NOT_SET_BELOW_ZERO = ("initializer_range", "attn_scores_soft_cap", "output_logits_soft_cap")
 BAD_NUMBERS = (-1e-3, math.nan, math.inf, -math.inf, True, "0.1", None)
 
 TUTORIALS_DIGEST = "cceecee6def066714429a6a407f5725a8640d66421dbd8d4503db21381498e70"
 """Of the tutorial's recipe as JSON: stores know their chunks by such."""
 
 BAD_MODEL_FIELDS = [
-    *[(size, value) for size in SIZES for value in BAD_SIZES],
+    *[(size, value) for size in (*SHAPE, "d_mlp") for value in BAD_SIZES],
+    *[
+        (size, value)
+        for size in ("n_heads", "d_vocab_out")
+        for value in (-2, *BAD_SIZES)
+        if value != -1
+    ],
     *[(size, None) for size in SHAPE],
     *[("eps", value) for value in BAD_NUMBERS],
-    *[("initializer_range", value) for value in BAD_NUMBERS if value is not None],
+    *[(name, value) for name in NOT_SET_BELOW_ZERO for value in (math.nan, math.inf, True, "0.1")],
     *[("act_fn", value) for value in ("swish", "RELU", "", None, 1)],
     *[("normalization_type", value) for value in ("rms", "ln", "None", "", False)],
     *[("dtype", value) for value in ("float16", "float", None, float)],
@@ -38,7 +44,6 @@ BAD_MODEL_FIELDS = [
     ("positional_embedding_type", "sinusoidal"),
     ("attention_dir", "anticausal"),
     ("init_mode", "muP"),
-    *[("attn_scores_soft_cap", value) for value in (*BAD_NUMBERS, 0) if value is not None],
     *[("seed", value) for value in (-1, 0.5, True)],
 ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from model_family import BASE, CASES, GROUPED, case, configs
 
 from revinc import HookedTransformerConfig, TrainConfig, UserError
-from revinc.transformer_lens_fields import NOT_IMPLEMENTED, OFF_UP_TO_ZERO, UNSET_BELOW_ZERO
+from revinc.transformer_lens_fields import NOT_IMPLEMENTED, NOT_SET, OTHER_LAYERS, WITHOUT_EFFECT
 
 LOCAL = {"use_local_attn": True, "window_size": 2, "attn_types": ("local", "global")}
 ROTARY = {"positional_embedding_type": "rotary"}
@@ -18,7 +19,6 @@ INVALID = {
         ROTARY | {"rotary_dim": 3},
         ROTARY | {"rotary_dim": 6},
         ROTARY | {"d_head": 3},
-        ROTARY | {"rotary_dim": 0},
     ],
     "rotary_base": [{"rotary_base": 7.0}, ROTARY | {"rotary_base": 0}],
     "rotary_adjacent_pairs": [{"rotary_adjacent_pairs": True}],
@@ -49,7 +49,11 @@ INVALID = {
     "use_local_attn": [LOCAL | {"attention_dir": "bidirectional"}],
     "attn_scale": [{"attn_scale": 2.0, "use_attn_scale": False}, {"attn_scale": -2.0}],
     "final_rms": [{"final_rms": True, "normalization_type": None}],
-    "output_logits_soft_cap": [{"output_logits_soft_cap": 0.0}],
+    "d_vocab": [{"d_vocab": -1}, {"d_vocab": 0}],
+    "n_heads": [{"n_heads": 0}, {"n_heads": -2}],
+    "dtype": [{"dtype": "bfloat16"}, {"dtype": None}, {"dtype": float}],
+    "act_fn": [{"act_fn": None}, {"act_fn": "tanh"}],
+    "original_architecture": [{"original_architecture": name} for name in OTHER_LAYERS],
 }
 
 
@@ -87,9 +91,81 @@ def test_derived_fields_follow():
 @pytest.mark.parametrize("field", NOT_IMPLEMENTED)
 def test_a_field_of_transformer_lens_that_is_not_implemented_is_refused_unless_it_is_off(field):
     off = {field: NOT_IMPLEMENTED[field]}
-    assert HookedTransformerConfig.from_dict(BASE | off) == HookedTransformerConfig(**BASE)
-    with pytest.raises(UserError, match=rf"not implemented: {field}=7"):
-        HookedTransformerConfig.from_dict(BASE | {field: 7})
+    assert HookedTransformerConfig(**BASE | off) == HookedTransformerConfig(**BASE)
+    for value in (7, "x", [1, 2], np.ones(2)):
+        with pytest.raises(UserError, match=rf"not implemented: {field}=.*leave them out"):
+            HookedTransformerConfig(**BASE | {field: value})
+
+
+@pytest.mark.parametrize("field", sorted(WITHOUT_EFFECT))
+def test_an_argument_of_transformer_lens_without_effect_is_accepted_and_not_stored(field):
+    plain = HookedTransformerConfig(**BASE)
+    for value in (None, True, 3, "mine", [1.5], object()):
+        assert HookedTransformerConfig(**BASE | {field: value}) == plain
+
+
+def test_what_means_not_set_is_derived():
+    fields = dict.fromkeys(NOT_SET, -1) | {"d_mlp": None}
+    given = HookedTransformerConfig(**BASE | {"d_model": 8} | fields)
+    left_out = {name: value for name, value in BASE.items() if name not in fields}
+    assert given == HookedTransformerConfig(**left_out | {"d_model": 8})
+    assert (given.n_heads, given.d_mlp, given.d_vocab_out, given.attn_scale) == (2, 32, 5, 2.0)
+    assert given.attn_scores_soft_cap is None
+    assert given.replace(n_heads=np.int8(-1), d_head=2).n_heads == 4
+
+
+def test_numbers_and_dtypes_of_any_type_are_plain_in_the_config():
+    plain = HookedTransformerConfig(**BASE | {"dtype": "float64", "eps": 0.5})
+    for dtype in (np.float64, np.dtype("f8"), "torch.float64"):
+        fields = {name: np.int16(v) for name, v in BASE.items() if name != "dtype"}
+        fields |= {"eps": np.float16(0.5), "dtype": dtype, "attn_only": np.False_}
+        cfg = HookedTransformerConfig(**fields)
+        assert cfg == plain
+        assert {type(value) for value in cfg.to_dict().values()} <= {
+            int,
+            float,
+            bool,
+            str,
+            type(None),
+        }
+
+
+def test_attention_alone_needs_no_activation_function():
+    given = HookedTransformerConfig(**BASE | {"attn_only": True, "act_fn": None})
+    assert given == HookedTransformerConfig(**BASE | {"attn_only": True})
+
+
+def test_rotations_of_no_dimensions_are_no_positions():
+    given = HookedTransformerConfig(**BASE | ROTARY | {"rotary_dim": 0})
+    assert given == HookedTransformerConfig(**BASE | {"positional_embedding_type": "none"})
+
+
+def test_a_vocabulary_that_a_tokenizer_would_set_is_refused_with_what_to_do():
+    for value in (-1, np.int64(-1), -1.0):
+        with pytest.raises(UserError, match=r"d_vocab=-1 .*tokenizer.*set d_vocab to"):
+            HookedTransformerConfig(**BASE | {"d_vocab": value})
+
+
+def test_values_without_a_name_are_refused_with_what_to_do():
+    with pytest.raises(UserError, match=r"by name only.*field=value"):
+        HookedTransformerConfig(2, 6, 8, 4)
+
+
+def test_a_config_is_unwrapped_from_what_stands_for_one():
+    cfg = HookedTransformerConfig(**BASE)
+
+    class Theirs:
+        d_model = 6
+
+        def to_dict(self):
+            return BASE | {"device": "cuda", "window_size": 3, "n_params": 7}
+
+    assert HookedTransformerConfig.unwrap(cfg) is cfg
+    assert HookedTransformerConfig.unwrap(cfg.to_dict()) == cfg
+    assert HookedTransformerConfig.unwrap(Theirs()) == cfg
+    for nothing in (None, "gpt2", HookedTransformerConfig, [1], TrainConfig):
+        with pytest.raises(UserError, match="must be a HookedTransformerConfig, or a dict"):
+            HookedTransformerConfig.unwrap(nothing)
 
 
 def test_an_unknown_field_is_refused_with_near_names():
@@ -124,7 +200,7 @@ def test_sizes_are_bounded_whether_given_or_derived():
         HookedTransformerConfig(**BASE | {"d_vocab": 10**400})
 
 
-@pytest.mark.parametrize("field", [*UNSET_BELOW_ZERO, *OFF_UP_TO_ZERO])
+@pytest.mark.parametrize("field", NOT_SET)
 def test_nan_is_not_taken_for_a_field_that_is_not_set(field):
     fields = HookedTransformerConfig(**BASE).to_dict()
     with pytest.raises(UserError, match=f"{field} must be"):

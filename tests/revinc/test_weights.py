@@ -14,6 +14,7 @@ from revinc import UserError
 from revinc.weights import (
     check_finite,
     check_state_dict,
+    incompatible_keys,
     load_state_dict,
     parameter_shapes,
     read_safetensors,
@@ -203,10 +204,11 @@ def test_bfloat16_is_read_as_float32(tmp_path):
     np.testing.assert_allclose(loaded, numbers, rtol=2**-7)
 
 
-def test_bfloat16_is_cast_by_the_check(tutorial, random_weights):
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_narrow_floats_are_cast_by_the_check(tutorial, random_weights, dtype):
+    narrow_type = np.float16 if dtype == "float16" else pytest.importorskip("ml_dtypes").bfloat16
     weights = random_weights(tutorial.model)
-    narrow = {name: array.astype(bfloat16) for name, array in weights.items()}
+    narrow = {name: array.astype(narrow_type) for name, array in weights.items()}
     for name, array in check_state_dict(tutorial.model, narrow).items():
         assert array.dtype == np.float32
         assert np.array_equal(array, narrow[name].astype(np.float32))
@@ -226,6 +228,21 @@ def test_what_is_no_array_is_named(tutorial, random_weights, value):
     weights = random_weights(tutorial.model) | {"unembed.b_U": value, 5: value}
     with pytest.raises(UserError, match=r"unexpected 5.*unembed\.b_U holds"):
         check_state_dict(tutorial.model, weights)
+
+
+def test_a_check_that_is_not_strict_returns_what_fits(tutorial, random_weights):
+    weights = random_weights(tutorial.model)
+    missing = weights.pop("unembed.b_U")
+    others = {"extra": "text", "blocks.0.attn.mask": np.ones(3, bool), 5: None}
+    checked = check_state_dict(tutorial.model, weights | others, strict=False)
+    assert list(checked) == list(weights)
+    keys = incompatible_keys(tutorial.model, weights | others)
+    assert keys.missing_keys == ["unembed.b_U"]
+    assert keys.unexpected_keys == ["extra", 5]
+    with pytest.raises(UserError, match=r"embed\.W_E has shape \[5\] instead of"):
+        check_state_dict(tutorial.model, weights | {"embed.W_E": missing}, strict=False)
+    with pytest.raises(UserError, match=r"embed\.W_E holds int64"):
+        check_state_dict(tutorial.model, {"embed.W_E": np.ones((5, 4), int)}, strict=False)
 
 
 def test_a_message_about_many_problems_stays_short(tutorial):

@@ -1,12 +1,15 @@
 """Configs of TransformerLens 3.9 are understood: every field of theirs is ours, refused, or proven to have no effect."""
 
 import dataclasses
+import inspect
 
+import numpy as np
 import pytest
 import torch
 from model_family import BASE, CASES, GROUPED, case
 
 from revinc import HookedTransformerConfig as OurConfig
+from revinc import UserError
 from revinc.transformer_lens_fields import NOT_IMPLEMENTED, WITHOUT_EFFECT
 from torch_reference import adapter
 from torch_reference.installed_transformer_lens import WORLD
@@ -22,6 +25,7 @@ OURS = {field.name for field in dataclasses.fields(OurConfig)}
 OTHERWISE = {
     "n_params": 7,
     "model_name": "mine",
+    "original_architecture": "GPT2LMHeadModel",
     "trust_remote_code": True,
     "from_checkpoint": True,
     "checkpoint_index": 3,
@@ -52,7 +56,10 @@ OTHERWISE = {
 }
 """A value of each field without effect that is not its default, where one can be given without a tokenizer or a GPU."""
 
-NOT_TRIED = {"device", "tokenizer_name", "init_weights"}
+NOT_TRIED = {"device", "n_devices", "tokenizer_name", "init_weights"}
+
+ANYTHING = [None, True, False, -1, 0, 2, 1.5, -1.0, "x", "cpu", [1], ["global"], {}, object()]
+ANYTHING += [np.float32(2), np.int8(1), np.ones(3), torch.tensor(2), torch.float32, torch.ones(2)]
 
 ROTARY_GROUPED = GROUPED | {"positional_embedding_type": "rotary", "gated_mlp": True}
 
@@ -71,6 +78,40 @@ def test_every_field_of_theirs_has_its_place():
 def test_what_is_not_implemented_is_off_by_default():
     defaults = {field.name: field.default for field in dataclasses.fields(HookedTransformerConfig)}
     assert {name: defaults[name] for name in NOT_IMPLEMENTED} == NOT_IMPLEMENTED
+
+
+@pytest.mark.parametrize("name", inspect.signature(HookedTransformerConfig).parameters)
+def test_every_argument_of_theirs_has_an_effect_or_none_or_is_refused_by_name(name):
+    default = inspect.signature(HookedTransformerConfig).parameters[name].default
+    if default is not inspect.Parameter.empty and name != "d_vocab":
+        OurConfig(**BASE | {"d_model": 8, name: default})
+    for value in ANYTHING:
+        refusal = refusal_of(name, value)
+        assert refusal is None or name in refusal, value
+        assert refusal is None or name not in WITHOUT_EFFECT, value
+
+
+def refusal_of(name, value):
+    """What our config says against a value of an argument, or None if it takes it."""
+    try:
+        OurConfig(**BASE | {"d_model": 8, name: value})
+    except UserError as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float])
+def test_a_dtype_of_torch_is_a_dtype_here(dtype):
+    assert OurConfig(**BASE | {"dtype": dtype}).dtype == str(dtype).removeprefix("torch.")
+
+
+def test_their_config_stands_for_ours():
+    cfg = theirs(act_fn="relu", seed=3)
+    assert OurConfig.unwrap(cfg) == OurConfig(**BASE, seed=3)
+
+
+@pytest.mark.parametrize("fields", [{}, {"attn_only": True}, GROUPED | {"gated_mlp": True}])
+def test_weights_are_counted_as_theirs(fields):
+    assert OurConfig(**BASE | fields).n_params == theirs(**fields).n_params
 
 
 @pytest.mark.parametrize("field", OTHERWISE)

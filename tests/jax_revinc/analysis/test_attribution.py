@@ -291,10 +291,9 @@ def test_one_program_serves_every_model_of_a_config(tutorial, sequences, random_
         (lambda m, c, s: decompose_resid(m, c, 0, incl_embeds=False), "before layer 0"),
         (lambda m, c, s: decompose_resid(m, c, pos_slice=8), "position 8 does not exist"),
         (lambda m, c, s: decompose_resid(m, c, pos_slice=[1, 9]), "choose among 0..7"),
-        (lambda m, c, s: decompose_resid(m, c, pos_slice="last"), "position 'last'"),
-        (lambda m, c, s: decompose_resid(m, c, pos_slice=()), r"position \(\) does not exist"),
-        (lambda m, c, s: stack_head_results(m, c, 0), "before layer 0"),
-        (lambda m, c, s: stack_neuron_results(m, c, 1, None, 4), "neuron 4 does not exist"),
+        (lambda m, c, s: decompose_resid(m, c, pos_slice="last"), "invalid slice 'last'"),
+        (lambda m, c, s: decompose_resid(m, c, pos_slice=()), r"invalid slice \(\)"),
+        (lambda m, c, s: stack_neuron_results(m, c, 1, None, 4), r"neuron \[4\] does not exist"),
         (
             lambda m, c, s: apply_ln_to_stack(m, c, c["resid_pre", 0][None], 0, recompute_ln=True),
             "the final norm, .*, not layer 0",
@@ -306,7 +305,7 @@ def test_one_program_serves_every_model_of_a_config(tutorial, sequences, random_
         (lambda m, c, s: logit_attrs(m, c, c["resid_pre", 0][None], 5), "found 5"),
         (
             lambda m, c, s: logit_attrs(m, c, c["resid_pre", 0][None], s[:, 5]),
-            r"tokens of shape \[5\] do not fit residual_stack, which has shape \[5, 8\]",
+            r"tokens of shape \[5\] do not fit residual_stack, which has shape \[1, 5, 8\]",
         ),
         (
             lambda m, c, s: logit_attrs(m, c, c["resid_pre", 0][None], 1, s[:, :-1]),
@@ -314,9 +313,9 @@ def test_one_program_serves_every_model_of_a_config(tutorial, sequences, random_
         ),
         (lambda m, c, s: decompose_resid(m, c, 0.5), "layer must be an integer, not 0.5"),
         (lambda m, c, s: decompose_resid(m, c, True), "layer must be an integer, not True"),
-        (lambda m, c, s: decompose_resid(m, c, pos_slice=1.5), "position 1.5 does not exist"),
-        (lambda m, c, s: decompose_resid(m, c, pos_slice=True), "position True does not exist"),
-        (lambda m, c, s: decompose_resid(m, c, pos_slice=(0, 3, 0)), "does not exist"),
+        (lambda m, c, s: decompose_resid(m, c, pos_slice=1.5), "invalid slice 1.5"),
+        (lambda m, c, s: decompose_resid(m, c, pos_slice=True), "invalid slice True"),
+        (lambda m, c, s: decompose_resid(m, c, pos_slice=(0, 3, 0)), "invalid slice"),
         (lambda m, c, s: logit_attrs(m, c, c["resid_pre", 0][None], 1.0), "integers, not float64"),
         (lambda m, c, s: logit_attribution(m, s, (0, 5)), r"in 1..8, not \(0, 5\)"),
         (lambda m, c, s: logit_attribution(m, s, (9,)), "in 1..8"),
@@ -333,6 +332,12 @@ def test_one_program_serves_every_model_of_a_config(tutorial, sequences, random_
 def test_bad_input_is_refused_in_a_sentence(model64, tutorial_cache, sequences, call, message):
     with pytest.raises(UserError, match=message):
         call(model64, tutorial_cache, sequences)
+
+
+def test_before_the_first_layer_there_are_no_heads_and_neurons(model64, tutorial_cache):
+    for function in (stack_head_results, stack_neuron_results):
+        stack, labels = function(model64, tutorial_cache, 0, return_labels=True, pos_slice=(1, 4))
+        assert (stack.shape, labels) == ((0, 5, 3, 4), [])
 
 
 def test_an_attention_only_model_has_no_mlps(sequences, random_weights):

@@ -10,8 +10,9 @@ loss = planting("model", objective)
 
 VARIANCE = "(x**2).mean(-1, keepdims=True)"
 SCALE = f"jnp.sqrt({VARIANCE} + self.eps)"
-POSITIONS = 'tap("hook_pos_embed", jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape)))'
-ATTENTION = "self.attend(resid_BPM, pos_BPM, tap)"
+HOOKED_POSITIONS = 'tap("hook_pos_embed", positions.embed(self.W_pos, batch, length))'
+POSITIONS = "return jnp.broadcast_to(W_pos_PM, (batch, *W_pos_PM.shape))"
+ATTENTION = "attn_out_BPM"
 AFTER_ATTENTION = f'tap("hook_resid_mid", resid_BPM + {ATTENTION})'
 
 GELU = training(MODEL.replace(act_fn="gelu"))
@@ -48,7 +49,7 @@ MUTANTS = [
     part(
         "positional embedding hooked before it is repeated",
         POSITIONS,
-        'tap("hook_pos_embed", W_pos_PM)',
+        "return W_pos_PM",
         L0="hook_pos_embed",
     ),
     # L1 embeddings
@@ -60,14 +61,14 @@ MUTANTS = [
     ),
     part(
         "positional embedding shifted by one",
-        "self.W_pos[:length]",
-        "self.W_pos[1 : length + 1]",
+        "W_pos[self.offset : self.offset + length]",
+        "W_pos[self.offset + 1 : self.offset + length + 1]",
         L1="hook_pos_embed",
     ),
     part(
         "positional embedding not added",
-        "embed_BPM + self.vectors(embed_BPM, tap)",
-        "embed_BPM + 0 * self.vectors(embed_BPM, tap)",
+        "embed_BPM + self.vectors(embed_BPM, positions, tap)",
+        "embed_BPM + 0 * self.vectors(embed_BPM, positions, tap)",
         L1="blocks.0.hook_resid_pre",
     ),
     # norm
@@ -249,8 +250,8 @@ MUTANTS = [
     ),
     part(
         "W_pos frozen",
-        "self.W_pos[:length]",
-        "jax.lax.stop_gradient(self.W_pos[:length])",
+        "W_pos[self.offset : self.offset + length]",
+        "jax.lax.stop_gradient(W_pos[self.offset : self.offset + length])",
         L2="pos_embed.W_pos",
     ),
     part("b_U frozen", "+ self.b_U", "+ jax.lax.stop_gradient(self.b_U[...])", L2="unembed.b_U"),
@@ -268,8 +269,8 @@ MUTANTS = [
     ),
     part(
         "all sequences get the first one's positions",
-        POSITIONS,
-        f"{POSITIONS}[:1]",
+        HOOKED_POSITIONS,
+        f"{HOOKED_POSITIONS}[:1]",
         L2="hook_pos_embed",
     ),
     # L3

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.numerical_settings import numerics
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
@@ -70,8 +71,6 @@ class TransformerLensKeyValueCache:
             device: without effect, as JAX places arrays itself.
             batch_size: the number of sequences.
         """
-        from jax_revinc.numerical_settings import numerics
-
         with numerics(cfg):
             shape = (batch_size, 0, cfg.n_kv_heads, cfg.d_head)
             empty = jnp.zeros(shape, cfg.dtype)

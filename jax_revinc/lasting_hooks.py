@@ -104,18 +104,28 @@ class LastingHooks:
             UserError: for an unknown name. No hook is added then.
         """
         level = self._level + 1
-        added = [
-            *one_call_handles(fwd_hooks, self.hook_names, "fwd", level),
-            *one_call_handles(bwd_hooks, self.hook_names, "bwd", level),
-        ]
+        handles = self.with_handles(fwd_hooks, bwd_hooks)
         self._set_level(level)
         try:
-            set_handles(self, (*self._handles, *added))
+            set_handles(self, handles)
             yield self
         finally:
             if reset_hooks_end:
                 self.reset_hooks(clear_contexts, including_permanent=False, level=level)
             self._set_level(level - 1)
+
+    def with_handles(self, fwd_hooks: FwdHooks, bwd_hooks: FwdHooks = ()) -> tuple[LensHandle, ...]:
+        """The model's hooks, and behind them those of one context or call.
+
+        Raises:
+            UserError: for an unknown name, or pairs of something else.
+        """
+        level = self._level + 1
+        return (
+            *self._handles,
+            *one_call_handles(fwd_hooks, self.hook_names, "fwd", level),
+            *one_call_handles(bwd_hooks, self.hook_names, "bwd", level),
+        )
 
     def _set_level(self, level: int) -> None:
         object.__setattr__(self, "_level", level)

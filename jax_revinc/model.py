@@ -34,7 +34,6 @@ from jax_revinc.hooks import (
     Tap,
     applying,
     identity,
-    one_call_handles,
     optional_tap,
     scoped,
 )
@@ -280,11 +279,7 @@ class HookedTransformer(
             UserError: for an unknown hook name, or a hook that changes an activation's shape.
         """
         inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
-        added = [
-            *one_call_handles(fwd_hooks, self.hook_names, "fwd", self.context_level + 1),
-            *one_call_handles(bwd_hooks, self.hook_names, "bwd", self.context_level + 1),
-        ]
-        handles = (*self._handles, *added)
+        handles = self.with_handles(fwd_hooks, bwd_hooks)
         if not reset_hooks_end:
             set_handles(self, handles)
         try:
@@ -329,7 +324,7 @@ class HookedTransformer(
         """
         inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
         names = tuple(select_names(names_filter, self.hook_names))
-        handles = (*self._handles, *one_call_handles(fwd_hooks, self.hook_names))
+        handles = self.with_handles(fwd_hooks)
         wanted = Wanted(names, names if incl_bwd else (), incl_bwd)
         out, record, _ = self._run(inputs, asked, handles, wanted)
         absent = [name for name in names if name not in record]

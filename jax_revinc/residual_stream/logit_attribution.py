@@ -147,7 +147,7 @@ def residual_directions(
             f"{list(covered)} up to d_model; give one token, or one for each entry"
         )
     check_range(tokens, model.cfg.d_vocab_out, "d_vocab_out")
-    return model.unembed.W_U[...].T[tokens.reshape(()) if tokens.size == 1 else tokens]
+    return model.tokens_to_residual_directions(tokens)  # type: ignore[no-any-return]
 
 
 def fits(shape: tuple[int, ...], covered: tuple[int, ...]) -> bool:

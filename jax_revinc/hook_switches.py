@@ -40,10 +40,11 @@ class HookSwitches:
     def set_ungroup_grouped_query_attention(self, ungroup_grouped_query_attention: bool) -> None:
         """Whether keys and values that heads share are hooked once for every head.
 
-        Raises:
-            UserError: for a model whose heads do not share them.
+        Without effect if the heads share none, as in TransformerLens.
         """
-        self._switch(ungroup_grouped_query_attention=ungroup_grouped_query_attention)
+        model: Any = self
+        if model.cfg.n_key_value_heads is not None:
+            self._switch(ungroup_grouped_query_attention=ungroup_grouped_query_attention)
 
     def _switch(self, **changes: bool) -> None:
         model: Any = self

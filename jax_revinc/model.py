@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from jax_revinc.activation_cache import ActivationCache
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
+from jax_revinc.components.component import place_components
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
@@ -40,6 +41,7 @@ from jax_revinc.hooks import (
 from jax_revinc.init import init_params, make_key
 from jax_revinc.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.lasting_hooks import LastingHooks, at_positions
+from jax_revinc.module_methods import ModuleMethods
 from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import numerics, with_numerics
 from jax_revinc.placement import Placement
@@ -65,7 +67,14 @@ class Output(NamedTuple):
 
 
 class HookedTransformer(
-    StackedWeights, LastingHooks, HookSwitches, Generation, Placement, nnx.Module, pytree=False
+    StackedWeights,
+    LastingHooks,
+    HookSwitches,
+    Generation,
+    Placement,
+    ModuleMethods,
+    nnx.Module,
+    pytree=False,
 ):
     """A decoder-only transformer whose activations can all be read and edited.
 
@@ -132,6 +141,7 @@ class HookedTransformer(
         self.ln_final = final_norm(cfg.eps, within(arrays, "ln_final"))
         self.unembed = Unembed(within(arrays, "unembed"))
         self.soft_cap = make_soft_cap(cfg.output_logits_soft_cap)
+        place_components(self)
 
     def compute(self, inputs: Inputs, asked: Asked, tap: Tap = identity) -> Any:
         """The forward pass as a pure function of arrays: what calling the model computes.
@@ -168,7 +178,7 @@ class HookedTransformer(
         """The tokens, the first block's input, and vectors for queries and keys alone, if any."""
         tokens_BP = self.tap_tokens(tap, tokens_BP)
         embed_BPM = tap("hook_embed", self.embed(tokens_BP))
-        return tokens_BP, *self.pos_embed(embed_BPM, positions, tap)
+        return tokens_BP, *self.pos_embed.add(embed_BPM, positions, tap)
 
     @with_numerics
     def input_to_embed(

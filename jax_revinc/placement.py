@@ -17,7 +17,8 @@ class Placement:
         """Move the parameters to a device, and return the model.
 
         Args:
-            device: a device of JAX's, or torch's name of it, such as "cpu" or "cuda:0".
+            device: a device of JAX's, or torch's name of it, such as "cpu" or "cuda:0"; None leaves the
+                parameters where they are.
             print_details: without effect.
 
         Raises:
@@ -29,6 +30,8 @@ class Placement:
                 f"the type of a model's numbers is in its config; instead of .to({device}), use "
                 "HookedTransformer(cfg.replace(dtype='float64'), params=model.params)"
             )
+        if device is None:
+            return self
         target = find_device(device)
         for variable in model.param_variables().values():
             variable.set_raw_value(jax.device_put(variable.get_raw_value(), target))

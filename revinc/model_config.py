@@ -24,7 +24,7 @@ from revinc.config_fields import (
     translates_names,
 )
 from revinc.errors import UserError, shown
-from revinc.transformer_lens_fields import in_our_words
+from revinc.transformer_lens_fields import NOT_STORED, in_our_words
 
 ACT_FNS = (
     "relu",
@@ -67,7 +67,8 @@ class HookedTransformerConfig:
     """A transformer's shape and parts, with the field names and defaults of TransformerLens 3.9.
 
     Its other arguments are understood too, and not stored: those of devices, downloads and
-    tokenizers have no effect here, and -1 means what it means there, mostly "not set". Unknown
+    tokenizers have no effect here and show 3.9's defaults, and -1 means what it means there, mostly
+    "not set". Unknown
     values, what is not implemented, combinations that can't be computed, and fields that would have
     no effect are refused with an error that names the field.
 
@@ -274,6 +275,12 @@ class HookedTransformerConfig:
     def has_positions_in_stream(self) -> bool:
         """Whether positional embeddings are added to the residual stream."""
         return self.positional_embedding_type == "standard"
+
+    def __getattr__(self, name: str) -> Any:
+        """3.9's default for a field of 3.9 that has no effect here; any other name is an error."""
+        if name in NOT_STORED:
+            return NOT_STORED[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def replace(self, **changes: Any) -> HookedTransformerConfig:
         """A copy of the config with other values; fields derived from them are derived again.

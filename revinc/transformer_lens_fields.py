@@ -8,25 +8,47 @@ from typing import Any
 from revinc.errors import UserError, shown
 from revinc.validation import plain
 
-WITHOUT_EFFECT = frozenset(
-    {
-        # devices, downloads and bookkeeping
-        "device", "n_devices", "n_params", "model_name", "original_architecture",
-        "tokenizer_name", "trust_remote_code", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "quantization_method",
-        # text
-        "default_prepend_bos", "tokenizer_prepends_bos", "decoder_start_token_id",
-        # initial weights that are not drawn, and embeddings that only T5 ties
-        "init_weights", "tie_word_embeddings",
-        # methods that are switched off
-        "train_seq_length", "norm_topk_prob", "uses_rms_norm", "layer_norm_folding",
-        "relative_attention_max_distance", "relative_attention_num_buckets",
-        "NTK_by_parts_low_freq_factor", "NTK_by_parts_high_freq_factor", "NTK_by_parts_factor",
-        "NTK_original_ctx_len", "yarn_factor", "yarn_attention_factor", "yarn_beta_fast",
-        "yarn_beta_slow",
-        "yarn_original_max_position_embeddings", "yarn_truncate", "yarn_global_attn_only",
-    }
-)  # fmt: skip
-"""Fields of 3.9 that do not change a model that is implemented here."""
+WITHOUT_EFFECT: dict[str, Any] = {
+    # devices, downloads and bookkeeping
+    "device": None,
+    "n_devices": 1,
+    "n_params": None,  # computed
+    "model_name": "custom",
+    "original_architecture": None,
+    "tokenizer_name": None,
+    "trust_remote_code": False,
+    "from_checkpoint": False,
+    "checkpoint_index": None,
+    "checkpoint_label_type": None,
+    "checkpoint_value": None,
+    "quantization_method": None,
+    # text
+    "default_prepend_bos": True,
+    "tokenizer_prepends_bos": None,
+    "decoder_start_token_id": None,
+    # initial weights that are not drawn, and embeddings that only T5 ties
+    "init_weights": True,
+    "tie_word_embeddings": False,
+    # methods that are switched off
+    "train_seq_length": None,
+    "norm_topk_prob": False,
+    "uses_rms_norm": False,
+    "layer_norm_folding": False,
+    "relative_attention_max_distance": None,
+    "relative_attention_num_buckets": None,
+    "NTK_by_parts_low_freq_factor": 1.0,
+    "NTK_by_parts_high_freq_factor": 4.0,
+    "NTK_by_parts_factor": 8.0,
+    "NTK_original_ctx_len": 8192,
+    "yarn_factor": 1.0,
+    "yarn_attention_factor": 1.0,
+    "yarn_beta_fast": 32.0,
+    "yarn_beta_slow": 1.0,
+    "yarn_original_max_position_embeddings": 4096,
+    "yarn_truncate": True,
+    "yarn_global_attn_only": False,
+}
+"""Fields of 3.9, with their defaults, that do not change a model that is implemented here."""
 
 NOT_IMPLEMENTED: dict[str, Any] = {
     "load_in_4bit": False,
@@ -45,6 +67,9 @@ NOT_IMPLEMENTED: dict[str, Any] = {
     "experts_per_token": None,
 }
 """Fields of 3.9 that must have this value, their default."""
+
+NOT_STORED = WITHOUT_EFFECT | NOT_IMPLEMENTED
+"""The value that a config shows for each field of 3.9 that it does not store."""
 
 OTHER_LAYERS = ("OlmoeForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM")
 """Values of ``original_architecture`` for which 3.9 builds layers that are not implemented here."""
@@ -89,8 +114,7 @@ def in_our_words(fields: dict[str, Any]) -> dict[str, Any]:
             "d_vocab=-1 stands for the vocabulary of a tokenizer, which models here do not have; "
             "set d_vocab to the number of token ids"
         )
-    left_out = WITHOUT_EFFECT | NOT_IMPLEMENTED.keys()
-    ours = {name: value for name, value in fields.items() if name not in left_out}
+    ours = {name: value for name, value in fields.items() if name not in NOT_STORED}
     ours |= {name: None for name, value in ours.items() if is_not_set(name, value)}
     if isinstance(ours.get("dtype"), str):
         ours["dtype"] = ours["dtype"].removeprefix("torch.")

@@ -111,7 +111,7 @@ def our_config(cfg: TransformerBridgeConfig) -> OurConfig:
     lost = [
         f"{name}={value!r}"
         for name, value in fields.items()
-        if name not in WITHOUT_EFFECT | unset and rebuilt[name] != value
+        if name not in WITHOUT_EFFECT.keys() | unset and rebuilt[name] != value
     ]
     if lost:
         raise UserError(f"the model config has values that are not implemented: {', '.join(lost)}")

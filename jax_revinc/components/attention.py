@@ -10,24 +10,25 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.components.attention_inputs import Inputs
+from jax_revinc.components.attention_inputs import Input
 from jax_revinc.components.attention_scores import (
     make_bias,
     make_mask,
     make_rotation,
     make_soft_cap,
 )
+from jax_revinc.components.component import Component
 from jax_revinc.components.params import Params
-from jax_revinc.components.positions import Positions
+from jax_revinc.components.positions import FROM_ZERO, Positions
 from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.hooks import Tap
+from jax_revinc.hooks import Tap, identity
 from jax_revinc.numerical_settings import keeps_precision
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
 
 
-class Attention(nnx.Module):
+class Attention(Component):
     """Multi-head attention; the hook ``hook_attn_scores`` sees -inf where scores are masked."""
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
@@ -55,11 +56,15 @@ class Attention(nnx.Module):
         self.b_V = nnx.Param(params["b_V"])
 
     def __call__(
-        self, inputs: Inputs, positions: Positions, tap: Tap
+        self,
+        query_input: Input,
+        key_input: Input,
+        value_input: Input,
+        positions: Positions = FROM_ZERO,
+        tap: Tap = identity,
     ) -> Float[Array, "batch pos d_model"]:
-        for_queries, for_keys, for_values = inputs
-        q_BPHE = tap("hook_q", project_heads(for_queries, self.W_Q, self.b_Q))
-        k_BPHE, v_BPHE = self.keys_and_values(for_keys, for_values, tap)
+        q_BPHE = tap("hook_q", project_heads(query_input, self.W_Q, self.b_Q))
+        k_BPHE, v_BPHE = self.keys_and_values(key_input, value_input, tap)
         k_BPHE, v_BPHE = positions.append(self.layer, k_BPHE, v_BPHE)
         q_BPHE, k_BPHE = self.rotation(q_BPHE, k_BPHE, positions, tap)
         k_BPHE, v_BPHE = self.repeat_groups(k_BPHE), self.repeat_groups(v_BPHE)
@@ -78,11 +83,11 @@ class Attention(nnx.Module):
         return self.write(z_BPHE, self.W_O, tap) + self.b_O
 
     def keys_and_values(
-        self, for_keys: Array, for_values: Array, tap: Tap
+        self, key_input: Input, value_input: Input, tap: Tap
     ) -> tuple[PerHead, PerHead]:
         """The keys and values: one for every head, or for every group that shares them."""
-        k_BPHE = tap("hook_k", project_heads(for_keys, self.W_K, self.b_K))
-        return k_BPHE, tap("hook_v", project_heads(for_values, self.W_V, self.b_V))
+        k_BPHE = tap("hook_k", project_heads(key_input, self.W_K, self.b_K))
+        return k_BPHE, tap("hook_v", project_heads(value_input, self.W_V, self.b_V))
 
     def repeat_groups(self, x_BPHE: PerHead) -> PerHead:
         """The keys or values, with one entry for every query head."""
@@ -133,10 +138,10 @@ class GroupedQueryAttention(UngroupedQueryAttention):
     """Grouped-query attention whose hooks see keys and values once for every group of heads."""
 
     def keys_and_values(
-        self, for_keys: Array, for_values: Array, tap: Tap
+        self, key_input: Input, value_input: Input, tap: Tap
     ) -> tuple[PerHead, PerHead]:
-        k_BPHE = tap("hook_k", project_heads(for_keys, self._W_K, self._b_K))
-        return k_BPHE, tap("hook_v", project_heads(for_values, self._W_V, self._b_V))
+        k_BPHE = tap("hook_k", project_heads(key_input, self._W_K, self._b_K))
+        return k_BPHE, tap("hook_v", project_heads(value_input, self._W_V, self._b_V))
 
     def repeat_groups(self, x_BPHE: PerHead) -> PerHead:
         return jnp.repeat(x_BPHE, self.group_size, axis=2)
@@ -151,7 +156,7 @@ def make_attention(cfg: HookedTransformerConfig, layer: int, params: Params) -> 
 
 
 def project_heads(
-    x: Float[Array, "batch pos d_model"] | Float[Array, "batch pos n_heads d_model"],
+    x: Input,
     W_HME: Float[Array, "n_heads d_model d_head"] | nnx.Param[Array],
     b_HE: Float[Array, "n_heads d_head"] | nnx.Param[Array],
 ) -> PerHead:

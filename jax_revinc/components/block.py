@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
 from jax_revinc.components.attention import make_attention
 from jax_revinc.components.attention_inputs import make_attention_inputs, with_positions
+from jax_revinc.components.component import Component
 from jax_revinc.components.mlp import make_mlp
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import Params, within
-from jax_revinc.components.positions import Positions
-from jax_revinc.hooks import Tap, optional_tap, scoped
+from jax_revinc.components.positions import FROM_ZERO, Positions
+from jax_revinc.hooks import Tap, identity, optional_tap, scoped
 from revinc import HookedTransformerConfig
 
 Resid = Float[Array, "batch pos d_model"]
 
 
-class AttentionBlock(nnx.Module):
+class AttentionBlock(Component):
     """A block of an attention-only model: attention and its skip connection."""
 
     def __init__(self, cfg: HookedTransformerConfig, layer: int, params: Params) -> None:
@@ -27,7 +27,11 @@ class AttentionBlock(nnx.Module):
         self.attn = make_attention(cfg, layer, within(params, "attn"))
 
     def __call__(
-        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+        self,
+        resid_BPM: Resid,
+        pos_BPM: Resid | None = None,
+        positions: Positions = FROM_ZERO,
+        tap: Tap = identity,
     ) -> Resid:
         """The residual stream after this transformer block.
 
@@ -45,7 +49,7 @@ class AttentionBlock(nnx.Module):
     ) -> Resid:
         """The output of the attention, which is added to the residual stream."""
         inputs = self.attention_inputs(resid_BPM, lambda x: self.ln1(x, scoped(tap, "ln1")), tap)
-        out_BPM = self.attn(with_positions(inputs, pos_BPM), positions, scoped(tap, "attn"))
+        out_BPM = self.attn(*with_positions(inputs, pos_BPM), positions, scoped(tap, "attn"))
         return tap("hook_attn_out", out_BPM)
 
 
@@ -59,7 +63,11 @@ class TransformerBlock(AttentionBlock):
         self.mlp = make_mlp(cfg, within(params, "mlp"))
 
     def __call__(
-        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+        self,
+        resid_BPM: Resid,
+        pos_BPM: Resid | None = None,
+        positions: Positions = FROM_ZERO,
+        tap: Tap = identity,
     ) -> Resid:
         resid_BPM = tap("hook_resid_pre", resid_BPM)
         attn_out_BPM = self.attend(resid_BPM, pos_BPM, positions, tap)
@@ -76,7 +84,11 @@ class ParallelBlock(TransformerBlock):
     """Attention and an MLP that read the same residual stream, as in GPT-J and GPT-NeoX."""
 
     def __call__(
-        self, resid_BPM: Resid, pos_BPM: Resid | None, positions: Positions, tap: Tap
+        self,
+        resid_BPM: Resid,
+        pos_BPM: Resid | None = None,
+        positions: Positions = FROM_ZERO,
+        tap: Tap = identity,
     ) -> Resid:
         resid_BPM = tap("hook_resid_pre", resid_BPM)
         attn_out_BPM = self.attend(resid_BPM, pos_BPM, positions, tap)

@@ -6,12 +6,13 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.components.component import Component
 from jax_revinc.components.params import Params
-from jax_revinc.components.positions import Positions
-from jax_revinc.hooks import Tap
+from jax_revinc.components.positions import FROM_ZERO, Positions
+from jax_revinc.hooks import Tap, identity
 
 
-class Embed(nnx.Module):
+class Embed(Component):
     """The token embedding: ids to vectors."""
 
     def __init__(self, params: Params) -> None:
@@ -21,13 +22,13 @@ class Embed(nnx.Module):
         return self.W_E[tokens_BP]
 
 
-class NoPosEmbed(nnx.Module):
+class NoPosEmbed(Component):
     """A positional embedding that adds nothing to the residual stream (rotary, or none at all)."""
 
     def __init__(self, params: Params) -> None:
         pass
 
-    def __call__(
+    def add(
         self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
         """The first block's input, and vectors to add to the inputs of queries and keys, if any."""
@@ -40,11 +41,17 @@ class UnusedPosEmbed(NoPosEmbed):
     def __init__(self, params: Params) -> None:
         self.W_pos = nnx.Param(params["W_pos"])
 
+    def __call__(
+        self, tokens_BP: Int[Array, "batch pos"], positions: Positions = FROM_ZERO
+    ) -> Float[Array, "batch pos d_model"]:
+        """The vectors of the positions at which tokens stand."""
+        return positions.embed(self.W_pos, *tokens_BP.shape)
+
 
 class PosEmbed(UnusedPosEmbed):
     """A learned vector for each position, added to the residual stream."""
 
-    def __call__(
+    def add(
         self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
         return embed_BPM + self.vectors(embed_BPM, positions, tap), None
@@ -63,7 +70,7 @@ class ShortformerPosEmbed(PosEmbed):
     Press et al. 2021, arXiv:2012.15832.
     """
 
-    def __call__(
+    def add(
         self, embed_BPM: Float[Array, "batch pos d_model"], positions: Positions, tap: Tap
     ) -> tuple[Float[Array, "batch pos d_model"], Float[Array, "batch pos d_model"] | None]:
         return embed_BPM, self.vectors(embed_BPM, positions, tap)
@@ -79,7 +86,7 @@ POS_EMBEDS: dict[str, type[NoPosEmbed]] = {
 """The module of every ``positional_embedding_type``."""
 
 
-class Unembed(nnx.Module):
+class Unembed(Component):
     """The unembedding: vectors to logits."""
 
     def __init__(self, params: Params) -> None:
@@ -87,7 +94,7 @@ class Unembed(nnx.Module):
         self.b_U = nnx.Param(params["b_U"])
 
     def __call__(
-        self, resid_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, resid_BPM: Float[Array, "batch pos d_model"], tap: Tap = identity
     ) -> Float[Array, "batch pos d_vocab_out"]:
         resid_BPM = tap("hook_in", resid_BPM)
         return tap("hook_out", resid_BPM @ self.W_U + self.b_U)

@@ -11,9 +11,10 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from jax_revinc.components.component import Component
 from jax_revinc.components.norms import LayerNorm, LayerNormPre
 from jax_revinc.components.params import Params, within
-from jax_revinc.hooks import Tap, scoped
+from jax_revinc.hooks import Tap, identity, scoped
 from revinc import HookedTransformerConfig
 
 Neurons = Float[Array, "batch pos d_mlp"]
@@ -52,7 +53,7 @@ ACTIVATIONS: dict[str, Callable[[Neurons], Neurons]] = {
 }
 
 
-class MLP(nnx.Module):
+class MLP(Component):
     """An MLP with one hidden layer."""
 
     def __init__(self, cfg: HookedTransformerConfig, params: Params) -> None:
@@ -63,7 +64,7 @@ class MLP(nnx.Module):
         self.b_out = nnx.Param(params["b_out"])
 
     def __call__(
-        self, x_BPM: Float[Array, "batch pos d_model"], tap: Tap
+        self, x_BPM: Float[Array, "batch pos d_model"], tap: Tap = identity
     ) -> Float[Array, "batch pos d_model"]:
         return tap("hook_post", self.neurons(x_BPM, tap)) @ self.W_out + self.b_out
 

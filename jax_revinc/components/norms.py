@@ -7,11 +7,12 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from jax_revinc.components.component import Component
 from jax_revinc.components.params import Params
-from jax_revinc.hooks import Tap
+from jax_revinc.hooks import Tap, identity
 
 
-class RMSNormPre(nnx.Module):
+class RMSNormPre(Component):
     """RMS norm without weights: scales to a mean square of 1.
 
     Zhang and Sennrich 2019, arXiv:1910.07467.
@@ -20,7 +21,9 @@ class RMSNormPre(nnx.Module):
     def __init__(self, eps: float, params: Params) -> None:
         self.eps = eps
 
-    def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
+    def __call__(
+        self, x: Float[Array, "... width"], tap: Tap = identity
+    ) -> Float[Array, "... width"]:
         scale = tap("hook_scale", jnp.sqrt((x**2).mean(-1, keepdims=True) + self.eps))
         return tap("hook_normalized", x / scale)
 
@@ -32,14 +35,18 @@ class RMSNorm(RMSNormPre):
         super().__init__(eps, params)
         self.w = nnx.Param(params["w"])
 
-    def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
+    def __call__(
+        self, x: Float[Array, "... width"], tap: Tap = identity
+    ) -> Float[Array, "... width"]:
         return super().__call__(x, tap) * self.w
 
 
 class LayerNormPre(RMSNormPre):
     """Layer norm without weights: centres, then scales."""
 
-    def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
+    def __call__(
+        self, x: Float[Array, "... width"], tap: Tap = identity
+    ) -> Float[Array, "... width"]:
         return super().__call__(x - x.mean(-1, keepdims=True), tap)
 
 
@@ -54,17 +61,21 @@ class LayerNorm(LayerNormPre):
         self.w = nnx.Param(params["w"])
         self.b = nnx.Param(params["b"])
 
-    def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
+    def __call__(
+        self, x: Float[Array, "... width"], tap: Tap = identity
+    ) -> Float[Array, "... width"]:
         return super().__call__(x, tap) * self.w + self.b
 
 
-class NoNorm(nnx.Module):
+class NoNorm(Component):
     """The identity in place of a norm, for models without norms."""
 
     def __init__(self, eps: float, params: Params) -> None:
         pass
 
-    def __call__(self, x: Float[Array, "... width"], tap: Tap) -> Float[Array, "... width"]:
+    def __call__(
+        self, x: Float[Array, "... width"], tap: Tap = identity
+    ) -> Float[Array, "... width"]:
         return x
 
 

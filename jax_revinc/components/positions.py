@@ -69,6 +69,10 @@ class Positions:
         return mask(self.offset + n_queries, n_keys)[self.offset :]
 
 
+FROM_ZERO = Positions()
+"""The positions of sequences without padding and without cached tokens."""
+
+
 class PaddedPositions(Positions):
     """The positions of padded sequences: each counts from its first token that is no padding.
 

@@ -175,8 +175,8 @@ MUTANTS = [
     ),
     part(
         "grouped: keys hooked once for every head",
-        'tap("hook_k", project_heads(for_keys, self._W_K, self._b_K))',
-        'tap("hook_k", self.repeat_groups(project_heads(for_keys, self._W_K, self._b_K)))[:, :, ::2]',
+        'tap("hook_k", project_heads(key_input, self._W_K, self._b_K))',
+        'tap("hook_k", self.repeat_groups(project_heads(key_input, self._W_K, self._b_K)))[:, :, ::2]',
         GROUPED,
         L0="blocks.0.attn.hook_k",
     ),

@@ -36,8 +36,8 @@ MUTANTS = [
     ),
     part(
         "queries with their heads first",
-        "project_heads(for_queries, self.W_Q, self.b_Q))",
-        "project_heads(for_queries, self.W_Q, self.b_Q).swapaxes(1, 2)).swapaxes(1, 2)",
+        "project_heads(query_input, self.W_Q, self.b_Q))",
+        "project_heads(query_input, self.W_Q, self.b_Q).swapaxes(1, 2)).swapaxes(1, 2)",
         L0="blocks.0.attn.hook_q",
     ),
     part(

@@ -10,7 +10,7 @@ from model_family import BASE, CASES, GROUPED, case
 
 from revinc import HookedTransformerConfig as OurConfig
 from revinc import UserError
-from revinc.transformer_lens_fields import NOT_IMPLEMENTED, WITHOUT_EFFECT
+from revinc.transformer_lens_fields import NOT_IMPLEMENTED, NOT_STORED, WITHOUT_EFFECT
 from torch_reference import adapter
 from torch_reference.installed_transformer_lens import WORLD
 
@@ -75,9 +75,11 @@ def test_every_field_of_theirs_has_its_place():
     assert OURS <= FIELDS
 
 
-def test_what_is_not_implemented_is_off_by_default():
+def test_what_is_not_stored_shows_their_default():
     defaults = {field.name: field.default for field in dataclasses.fields(HookedTransformerConfig)}
-    assert {name: defaults[name] for name in NOT_IMPLEMENTED} == NOT_IMPLEMENTED
+    assert {name: defaults[name] for name in NOT_STORED} == NOT_STORED
+    ours = OurConfig(**BASE)
+    assert all(getattr(ours, name) == NOT_STORED[name] for name in NOT_STORED.keys() - {"n_params"})
 
 
 @pytest.mark.parametrize("name", inspect.signature(HookedTransformerConfig).parameters)

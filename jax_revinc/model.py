@@ -24,7 +24,7 @@ from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
 from jax_revinc.components.positions import Positions
-from jax_revinc.forward_arguments import Asked, Inputs, read_arguments
+from jax_revinc.forward_arguments import Asked, Inputs, ReturnType, read_arguments
 from jax_revinc.generation import Generation
 from jax_revinc.hook_names import NamesFilter, select_names
 from jax_revinc.hook_points import Contexts, LensHandle, set_handles
@@ -213,7 +213,22 @@ class HookedTransformer(
         return resid_BPM, tokens_BP, pos_BPM, positions.attention_mask
 
     @with_numerics
-    def __call__(self, input: Any, *args: Any, tap: Tap | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        input: Any,
+        return_type: ReturnType = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = None,
+        padding_side: str | None = None,
+        start_at_layer: int | None = None,
+        tokens: Any = None,
+        shortformer_pos_embed: Any = None,
+        attention_mask: Any = None,
+        stop_at_layer: int | None = None,
+        past_kv_cache: TransformerLensKeyValueCache | None = None,
+        *,
+        tap: Tap | None = None,
+    ) -> Any:
         """The forward pass: logits, next-token loss, both or None, as TransformerLens' ``forward``.
 
         Args:
@@ -240,7 +255,20 @@ class HookedTransformer(
         Raises:
             UserError: for arguments of a wrong shape, type or range, or that exclude each other.
         """
-        inputs, asked = read_arguments(self.cfg, input, *args, **kwargs)
+        inputs, asked = read_arguments(
+            self.cfg,
+            input,
+            return_type,
+            loss_per_token,
+            prepend_bos,
+            padding_side,
+            start_at_layer,
+            tokens,
+            shortformer_pos_embed,
+            attention_mask,
+            stop_at_layer,
+            past_kv_cache,
+        )
         if tap is not None:
             return self.compute(inputs, asked, tap)
         return self._run(inputs, asked, self._handles).output

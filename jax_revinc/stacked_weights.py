@@ -17,6 +17,7 @@ from jax_revinc.composition import composition_scores
 from jax_revinc.factored_matrix import FactoredMatrix
 from jax_revinc.next_token import lm_cross_entropy_loss
 from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.token_checks import check_range
 from revinc import HookedTransformerConfig
 from revinc.errors import UserError, shown
 from revinc.validation import require_choice, require_int
@@ -258,7 +259,7 @@ class StackedWeights:
             raise UserError(
                 f"{shown(tokens)} is text, and these models have no tokenizer; give token ids"
             )
-        ids = check_ids(tokens, self.cfg.d_vocab_out)
+        ids = output_ids(tokens, self.cfg.d_vocab_out)
         return self.W_U.T[ids.reshape(()) if ids.size == 1 else ids]
 
     @with_numerics
@@ -308,15 +309,14 @@ def names_in_order(cfg: HookedTransformerConfig) -> list[str]:
     ]
 
 
-def check_ids(tokens: Any, size: int) -> Int[Array, "*shape"]:
-    """Token ids as an array; as in torch, negative ones count from the end of the vocabulary.
+def output_ids(tokens: Any, size: int) -> Int[Array, "*shape"]:
+    """Ids of output tokens as an array; as in torch, negative ones count from the end.
 
     Raises:
-        UserError: if they are no integers, or not in a vocabulary of `size`; traced ones pass.
+        UserError: if they are no integers, or out of range. Traced ids are not checked for it.
     """
     ids = tokens if isinstance(tokens, jax.core.Tracer) else np.asarray(tokens)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise UserError(f"token ids must be integers, not {shown(tokens)}")
-    if isinstance(ids, np.ndarray) and np.any((ids < -size) | (ids >= size)):
-        raise UserError(f"token ids must lie in 0..{size - 1}, the vocabulary, not {shown(tokens)}")
+    check_range(ids, size, "d_vocab_out", from_end=True)
     return jnp.asarray(ids)

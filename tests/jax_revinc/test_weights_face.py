@@ -79,7 +79,7 @@ MISTAKES = {
     r"mlp_input needs a layer in 0\.\.1, not 2": lambda m: m.accumulated_bias(2, True),
     "unknown mode 'k'": lambda m: m.all_composition_scores("k"),
     "' dog' is text, .* give token ids": lambda m: m.tokens_to_residual_directions(" dog"),
-    r"must lie in 0\.\.4, .* not 5": lambda m: m.tokens_to_residual_directions(5),
+    r"must lie in 0\.\.4 .*; found 5": lambda m: m.tokens_to_residual_directions(5),
     "token ids must be integers": lambda m: m.tokens_to_residual_directions(np.array([0.5])),
     "attention_mask must have the shape of the tokens": lambda m: m.loss_fn(
         jnp.zeros((1, 3, 5)), np.zeros((1, 3), int), np.ones((1, 2))

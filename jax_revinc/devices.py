@@ -16,10 +16,12 @@ PLATFORMS = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "tpu": "tpu"}
 def find_device(device: Any) -> Any:
     """A device of JAX's, from itself, from a sharding, or from torch's name of it ("cuda:1").
 
+    None stays None: ``jax.device_put`` leaves an array where it is then.
+
     Raises:
         UserError: if this machine has no such device.
     """
-    if isinstance(device, jax.Device | jax.sharding.Sharding):
+    if isinstance(device, jax.Device | jax.sharding.Sharding | None):
         return device
     kind, _, number = str(device).partition(":")
     try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal
+
+import jax.numpy as jnp
+from jax import Array
 
 from revinc.errors import UserError
 from revinc.validation import require_choice
@@ -92,6 +95,10 @@ class HookPoint:
     def __init__(self, name: str, model: Any = None) -> None:
         self.name = name
         self._model = SimpleNamespace(_handles=(), _contexts=Contexts()) if model is None else model
+
+    def __call__(self, activation: Array) -> Array:
+        """What the hooks of this point make of an activation."""
+        return apply_hooks(self.fwd_hooks, activation, lambda _: self)
 
     def layer(self) -> int:
         """The index of the transformer block that the hook belongs to.
@@ -198,6 +205,46 @@ class HookPoint:
         counts = {"fwd": len(self.fwd_hooks), "bwd": len(self.bwd_hooks)}
         listed = "".join(f", {n} {dir}" for dir, n in counts.items() if n)
         return f"HookPoint(name={self.name!r}{listed})"
+
+
+def apply_hooks(
+    handles: Iterable[LensHandle], activation: Array, point: Callable[[str], HookPoint]
+) -> Array:
+    """What hooks of one name make of an activation, or of a gradient, each in its turn."""
+    for handle in handles:
+        edited = handle.user_hook(activation, hook=point(handle.name))
+        if edited is not None:
+            activation = checked_edit(handle.name, edited, activation)
+    return activation
+
+
+def checked_edit(name: str, edited: Any, activation: Array) -> Array:
+    """What a hook function returned instead of an activation.
+
+    Raises:
+        UserError: if it is no array of the activation's shape.
+    """
+    edited = as_activation(name, edited, activation.dtype)
+    if edited.shape != activation.shape:
+        raise UserError(
+            f"the hook function on {name} returned an array of shape {list(edited.shape)} "
+            f"instead of {list(activation.shape)}"
+        )
+    return edited
+
+
+def as_activation(name: str, edited: Any, dtype: Any) -> Array:
+    """The result of a hook function as an array of `dtype`: hooks never change the precision."""
+    try:
+        if jnp.iscomplexobj(edited):
+            raise TypeError
+        return jnp.asarray(edited, dtype)
+    except (TypeError, ValueError):
+        kind = type(edited).__name__
+        raise UserError(
+            f"the hook function on {name} returned a value of type {kind}, not an array of real "
+            "numbers or None"
+        ) from None
 
 
 def set_handles(model: Any, handles: Sequence[LensHandle]) -> None:

@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jax_revinc.forward_arguments import Asked, Inputs
-from jax_revinc.hook_points import HookPoint, LensHandle
-from jax_revinc.hooks import Tap, apply_hooks, applying, identity, recording
+from jax_revinc.hook_points import HookPoint, LensHandle, apply_hooks
+from jax_revinc.hooks import Tap, applying, identity, recording
 from jax_revinc.pieces import run_pieces
 from jax_revinc.quick_jit import MOST_QUICK_STEP, is_top_level, may_be_quick
 from revinc import HookedTransformerConfig, UserError

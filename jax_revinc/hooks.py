@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jax_revinc.hook_names import NamesFilter, select_names
-from jax_revinc.hook_points import Direction, HookPoint, LensHandle
+from jax_revinc.hook_points import (
+    Direction,
+    HookPoint,
+    LensHandle,
+    apply_hooks,
+    checked_edit,
+)
 from revinc.errors import UserError
 
 Tap = Callable[[str, Array], Array]
@@ -101,17 +107,6 @@ def applying(handles: Iterable[LensHandle], point: Callable[[str], HookPoint]) -
     return tap
 
 
-def apply_hooks(
-    handles: Iterable[LensHandle], activation: Array, point: Callable[[str], HookPoint]
-) -> Array:
-    """What hooks of one name make of an activation, or of a gradient, each in its turn."""
-    for handle in handles:
-        edited = handle.user_hook(activation, hook=point(handle.name))
-        if edited is not None:
-            activation = checked_edit(handle.name, edited, activation)
-    return activation
-
-
 def with_gradient_hooks(
     handles: Sequence[LensHandle],
     before: Array,
@@ -145,35 +140,6 @@ def with_gradient_hooks(
 
     passed.defvjp(forward, backward)
     return passed(before, after)
-
-
-def checked_edit(name: str, edited: Any, activation: Array) -> Array:
-    """What a hook function returned instead of an activation.
-
-    Raises:
-        UserError: if it is no array of the activation's shape.
-    """
-    edited = as_activation(name, edited, activation.dtype)
-    if edited.shape != activation.shape:
-        raise UserError(
-            f"the hook function on {name} returned an array of shape {list(edited.shape)} "
-            f"instead of {list(activation.shape)}"
-        )
-    return edited
-
-
-def as_activation(name: str, edited: Any, dtype: Any) -> Array:
-    """The result of a hook function as an array of `dtype`: hooks never change the precision."""
-    try:
-        if jnp.iscomplexobj(edited):
-            raise TypeError
-        return jnp.asarray(edited, dtype)
-    except (TypeError, ValueError):
-        kind = type(edited).__name__
-        raise UserError(
-            f"the hook function on {name} returned a value of type {kind}, not an array of real "
-            "numbers or None"
-        ) from None
 
 
 def recording(inner: Tap, names: Iterable[str], record: dict[str, Array]) -> Tap:

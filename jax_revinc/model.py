@@ -392,8 +392,7 @@ class HookedTransformer(
         return functools.partial(type(self), self.cfg, params=self.state_dict()), ()
 
     def __deepcopy__(self, memo: Any = None) -> HookedTransformer:
-        make, _ = self.__reduce__()
-        copied = make()
+        copied = type(self)(self.cfg, params={name: x.copy() for name, x in self.params.items()})
         set_handles(copied, self._handles)
         return copied
 
@@ -425,9 +424,14 @@ class HookedTransformer(
             The names that are missing in `state_dict`, and those that are unexpected.
 
         Raises:
-            UserError: if an array has another shape or holds no floats, or names do not fit a
-                strict load. Nothing is loaded then.
+            UserError: if an array has another shape, holds no floats or is traced, or names do not
+                fit a strict load. Nothing is loaded then.
         """
+        if any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(state_dict)):
+            raise UserError(
+                "traced arrays can't be loaded into a model; build one of them, by "
+                "HookedTransformer(cfg, params=...)"
+            )
         variables = self.param_variables()
         for name, value in check_state_dict(self.cfg, state_dict, strict=strict).items():
             variables[name][...] = jnp.asarray(value)

@@ -30,8 +30,6 @@ class Placement:
                 f"the type of a model's numbers is in its config; instead of .to({device}), use "
                 "HookedTransformer(cfg.replace(dtype='float64'), params=model.params)"
             )
-        if device is None:
-            return self
         target = find_device(device)
         for variable in model.param_variables().values():
             variable.set_raw_value(jax.device_put(variable.get_raw_value(), target))

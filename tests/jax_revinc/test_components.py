@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from model_family import case
 
-from jax_revinc import HookedTransformer, numerics
+from jax_revinc import HookedTransformer, UserError, numerics
 
 
 @pytest.mark.parametrize("name", ["tutorial", "grouped, all hooks", "attention only", "parallel"])
@@ -71,3 +71,23 @@ def test_methods_of_a_torch_module_return_the_model(model64, tokens):
     assert same is model64
     assert model64.zero_grad() is None
     np.testing.assert_array_equal(model64(tokens), logits)
+
+
+def test_a_hook_point_called_applies_its_hooks(model64):
+    model = copy.deepcopy(model64)
+    point = model.blocks[0].hook_attn_out
+    assert point(jnp.ones(3)).tolist() == [1, 1, 1]
+    point.add_hook(lambda x, hook: 2 * x)
+    point.add_hook(lambda x, hook: x + 1)
+    assert point(jnp.ones(3)).tolist() == [3, 3, 3]
+
+
+def test_a_traced_model_can_be_copied_but_not_loaded_into(model64, tokens):
+    with numerics(model64.cfg):
+        copied = jax.jit(lambda model: copy.deepcopy(model)(tokens))
+        np.testing.assert_allclose(copied(model64), model64(tokens), rtol=0, atol=1e-13)
+        load = jax.jit(
+            lambda model: model.load_state_dict({"unembed.b_U": model.b_U}, strict=False)
+        )
+        with pytest.raises(UserError, match="traced arrays can't be loaded"):
+            load(model64)

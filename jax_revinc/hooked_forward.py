@@ -51,12 +51,10 @@ class Model(Protocol):
 class Wanted:
     """What a forward pass returns beside its output."""
 
-    activations: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     """The names of activations to record."""
-    gradients: tuple[str, ...] = ()
-    """The names of activations to record the gradients of, if the output is a loss."""
-    any_gradient: bool = False
-    """Whether gradients are computed at all."""
+    incl_bwd: bool = False
+    """Whether to record their gradients, too. The output must be a loss then."""
 
 
 class Result(NamedTuple):
@@ -89,8 +87,8 @@ def run_forward(
     make: Callable[..., Model] = partial(type(model), model.cfg)  # type: ignore[call-arg]
     is_traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((params, inputs)))
     has_backward = any(handle.dir == "bwd" for handle in handles)
-    if is_traced or has_backward or (handles and wanted.any_gradient):
-        same = make if wanted.any_gradient else lambda **_: model
+    if is_traced or has_backward or (handles and wanted.incl_bwd):
+        same = make if wanted.incl_bwd else lambda **_: model
         return compute(same, params, inputs, asked, wanted, applying(handles, point))
     program = Program(type(model), model.cfg, asked, wanted)
     is_quick = is_top_level() and work(model.cfg, inputs) < MOST_QUICK_STEP
@@ -155,14 +153,15 @@ def compute(
     def save(gradient: Array, hook: HookPoint) -> None:
         gradients[f"{hook.name}_grad"] = gradient
 
-    savers = applying([LensHandle(name, save, "bwd") for name in wanted.gradients], HookPoint)
+    saved = wanted.names if wanted.incl_bwd else ()
+    savers = applying([LensHandle(name, save, "bwd") for name in saved], HookPoint)
 
     def run(params: Mapping[str, Array]) -> tuple[Any, OrderedDict[str, Array]]:
         record: OrderedDict[str, Array] = OrderedDict()
-        through = recording(lambda name, x: savers(name, tap(name, x)), wanted.activations, record)
+        through = recording(lambda name, x: savers(name, tap(name, x)), wanted.names, record)
         return make(params=params).compute(inputs, asked, through), record
 
-    if not wanted.any_gradient:
+    if not wanted.incl_bwd:
         return Result(*run(params), inputs)
     output, pull_back, record = jax.vjp(run, params, has_aux=True)
     if output is None or jnp.ndim(output):

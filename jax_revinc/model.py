@@ -363,7 +363,7 @@ class HookedTransformer(
         inputs, asked = read_arguments(self.cfg, *model_args, **model_kwargs)
         names = tuple(select_names(names_filter, self.hook_names))
         handles = self.with_handles(fwd_hooks)
-        wanted = Wanted(names, names if incl_bwd else (), incl_bwd)
+        wanted = Wanted(names, incl_bwd)
         out, record, _ = self._run(inputs, asked, handles, wanted)
         absent = [name for name in names if name not in record]
         if absent and names_filter is not None:

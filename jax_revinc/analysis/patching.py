@@ -21,6 +21,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.analysis.generic_patching import (
+    generic_activation_patch,
+    layer_head_dest_src_pos_pattern_patch_setter,
+    layer_head_pattern_patch_setter,
+    layer_head_pos_pattern_patch_setter,
+    layer_head_vector_patch_setter,
+    layer_pos_head_vector_patch_setter,
+    layer_pos_patch_setter,
+    make_df_from_ranges,
+)
 from jax_revinc.analysis.interventions import Measure, Sites, run_in_lanes, sweep
 from jax_revinc.hook_names import get_act_name
 from jax_revinc.model import HookedTransformer, hook_names
@@ -28,6 +38,37 @@ from jax_revinc.numerical_settings import with_numerics
 from jax_revinc.token_checks import Tokens, check_tokens
 from revinc import HookedTransformerConfig, UserError
 from revinc.errors import near_names
+
+__all__ = [
+    "PatchSweep",
+    "generic_activation_patch",
+    "get_act_patch_attn_head_all_pos_every",
+    "get_act_patch_attn_head_by_pos_every",
+    "get_act_patch_attn_head_k_all_pos",
+    "get_act_patch_attn_head_k_by_pos",
+    "get_act_patch_attn_head_out_all_pos",
+    "get_act_patch_attn_head_out_by_pos",
+    "get_act_patch_attn_head_pattern_all_pos",
+    "get_act_patch_attn_head_pattern_by_pos",
+    "get_act_patch_attn_head_pattern_dest_src_pos",
+    "get_act_patch_attn_head_q_all_pos",
+    "get_act_patch_attn_head_q_by_pos",
+    "get_act_patch_attn_head_v_all_pos",
+    "get_act_patch_attn_head_v_by_pos",
+    "get_act_patch_attn_out",
+    "get_act_patch_block_every",
+    "get_act_patch_mlp_out",
+    "get_act_patch_resid_mid",
+    "get_act_patch_resid_pre",
+    "layer_head_dest_src_pos_pattern_patch_setter",
+    "layer_head_pattern_patch_setter",
+    "layer_head_pos_pattern_patch_setter",
+    "layer_head_vector_patch_setter",
+    "layer_pos_head_vector_patch_setter",
+    "layer_pos_patch_setter",
+    "make_df_from_ranges",
+    "patch_sweep",
+]
 
 Metric = Callable[[Float[Array, "batch pos d_vocab_out"]], Float[Array, ""]]
 MetricPerPair = Callable[[Float[Array, "batch pos d_vocab_out"]], Float[Array, " batch"]]

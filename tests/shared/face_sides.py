@@ -11,7 +11,7 @@ import ast
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
@@ -41,7 +41,7 @@ CONFIGS = {
         "positional_embedding_type": "rotary",
         "act_fn": "gelu",
     },
-    "bidirectional, other outputs": {"attention_dir": "bidirectional", "d_vocab_out": 5},
+    "bidirectional, other outputs": {"attention_dir": "bidirectional", "d_vocab_out": 13},
 }
 """Model configs by name, as fields beside those of `SHAPE`."""
 
@@ -78,7 +78,7 @@ class Side:
     def value(self, line: str):
         """The value of a line as plain Python data and numpy arrays, or a `Raised`."""
         try:
-            with self.context(), redirect_stdout(StringIO()), warnings.catch_warnings():
+            with self.context(), silence(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return as_data(self.evaluate(line), self.plain)
         except Exception as error:
@@ -108,6 +108,13 @@ class Side:
         for name in sorted(used & self.make.keys()):
             get(name)
         return made
+
+
+@contextmanager
+def silence():
+    """A context that prints nothing."""
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield
 
 
 def as_data(value, plain):
@@ -215,8 +222,13 @@ def mean_difference(logits):
     return (logits[:, -1, 1] - logits[:, -1, 3]).mean()
 
 
-def ours(model) -> Side:
-    """Our side, with a model of jax_revinc."""
+def ours(model, arrays: Mapping | None = None) -> Side:
+    """Our side, with a model of jax_revinc.
+
+    Args:
+        model: the model. A line gets its own copy.
+        arrays: `inputs`, made if left out. They and the model may be traced.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -234,17 +246,19 @@ def ours(model) -> Side:
         return x.at[where].set(value)
 
     def plain(value):
-        return np.asarray(value) if isinstance(value, jax.Array) else value
+        concrete = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+        return np.asarray(value) if concrete else value
 
     public = (
         "HookedTransformer", "HookedTransformerConfig", "ActivationCache", "FactoredMatrix", "SVDInterpreter",
         "TransformerLensKeyValueCache",
     )  # fmt: skip
+    arrays = arrays or inputs()
     make = common_names()
     make |= {name: lambda get, name=name: getattr(jax_revinc, name) for name in public}
-    make |= {name: lambda get, array=array: jnp.asarray(array) for name, array in inputs().items()}
+    make |= {name: lambda get, array=array: jnp.asarray(array) for name, array in arrays.items()}
     make |= {
-        "model": lambda get: copy.deepcopy(model),
+        "model": lambda get: HookedTransformer(model.cfg, params=model.params),
         "utils": module("utils"),
         "patching": module("analysis.patching"),
         "head_detector": module("head_detector"),

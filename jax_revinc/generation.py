@@ -89,7 +89,8 @@ class Generation:
             The sequences with their new tokens. Under ``jit`` they have the full length.
 
         Raises:
-            UserError: for arguments out of range, too few positions, or no key to draw with.
+            UserError: for arguments out of range, too few positions, outputs that are no inputs, or no
+                key to draw with.
         """
         model: Any = self
         require_choice("return_type", return_type, ("input", "tokens"))
@@ -103,6 +104,11 @@ class Generation:
             freq_penalty=freq_penalty,
         )
         check_length(model.cfg, tokens_BP.shape[1], max_new_tokens)
+        if model.cfg.d_vocab_out > model.cfg.d_vocab:
+            raise UserError(
+                "this model can't continue its own output: it has tokens that are no inputs, since "
+                f"d_vocab_out={model.cfg.d_vocab_out} is larger than d_vocab={model.cfg.d_vocab}"
+            )
         if model.cfg.attention_dir != "causal" and use_past_kv_cache:
             raise UserError(
                 "earlier positions of a bidirectional model see new tokens, so their keys can't be "

@@ -41,5 +41,5 @@ def compile_for(card, lower, *args, **options):
     jax.config.update("jax_enable_compilation_cache", False)  # what is not compiled dumps nothing
     with tempfile.TemporaryDirectory() as folder:
         compiled = lower(*there).compile(compiler_options={**options, "xla_dump_to": folder})
-        ptx = "\n".join(path.read_text() for path in Path(folder).glob("*.ptx"))
+        ptx = "\n".join(sorted(path.read_text() for path in Path(folder).glob("*.ptx")))
     return Compiled(compiled.as_text(), ptx, compiled.memory_analysis().peak_memory_in_bytes)

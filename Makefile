@@ -2,6 +2,7 @@
 # make test       run the tests, except the slow ones: minutes
 # make test-full  run all tests
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
+# make test-gpu-compile  compile the training programs for GPUs that need not be there, in an environment of its own
 # make lint       check style, types and imports;  make format  repair the style
 # make docs       build the documentation, which opens offline; a warning is an error
 # make pictures   take the pictures of the documentation from the pages of the demo, with Chromium
@@ -15,12 +16,13 @@ RUN ?= runs/demo
 STORE ?= populations/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
+VENVGPU := .venv-gpu
 OLDEST := 3.11.0
 NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 MINUTES ?= inf
 
-.PHONY: demo help test test-slow test-full test-tl4 lint format docs pictures pins release clean
+.PHONY: demo help test test-slow test-full test-tl4 test-gpu-compile lint format docs pictures pins release clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
@@ -45,6 +47,10 @@ test-full: test test-slow
 
 test-tl4: $(VENV4)/tests-tl4.stamp
 	$(VENV4)/bin/python -m pytest $(PARALLEL) tests/parity tests/torch_reference
+
+# JAX_PLATFORMS: the plugin would look for a GPU, and complain. XLA_FLAGS could change the programs.
+test-gpu-compile: $(VENVGPU)/tests-gpu-compile.stamp
+	JAX_PLATFORMS=cpu XLA_FLAGS= $(VENVGPU)/bin/python -m pytest tests/gpu_compile -m slow --timeout 900 -rs
 
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
@@ -74,9 +80,9 @@ release: $(VENV)/release.stamp
 	$(BIN)/python .ci/release.py
 
 clean:
-	rm -rf $(VENV) $(VENV4)
+	rm -rf $(VENV) $(VENV4) $(VENVGPU)
 
-$(VENV)/bin/python $(VENV4)/bin/python:
+$(VENV)/bin/python $(VENV4)/bin/python $(VENVGPU)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "jax-revinc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1)
 	$(PYTHON) -m venv $(@:/bin/python=)
@@ -91,4 +97,11 @@ $(VENV4)/%.stamp: $(VENV4)/bin/python pyproject.toml constraints.txt
 	@echo "Installing TransformerLens $(TL4) beside ($*); the first time takes a few minutes."
 	sed 's/^transformer-lens==.*/transformer-lens==$(TL4)/' constraints.txt > $(VENV4)/constraints.txt
 	$(VENV4)/bin/python .ci/install.py $(VENV4)/constraints.txt $*
+	@touch $@
+
+# The same versions, and JAX's plugin of the version of jax. It brings XLA's compiler for GPUs, but no CUDA libraries.
+$(VENVGPU)/%.stamp: $(VENVGPU)/bin/python pyproject.toml constraints.txt
+	@echo "Installing JAX's plugin for GPUs beside ($*); the first time takes a minute."
+	sed -n 'p; s/^jax==/jax-cuda12-plugin==/p; s/^jax-cuda12-plugin==/jax-cuda12-pjrt==/p' constraints.txt > $(VENVGPU)/constraints.txt
+	$(VENVGPU)/bin/python .ci/install.py $(VENVGPU)/constraints.txt $*
 	@touch $@

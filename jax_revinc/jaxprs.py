@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+from jax import Array
 from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 Value = TypeVar("Value")
@@ -28,6 +29,12 @@ def called_jaxpr(equation: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]] | None:
         return None
     inner = equation.params[CALLS[equation.primitive.name]]
     return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
+
+
+def bind(equation: JaxprEqn, *arrays: Array) -> list[Array]:
+    """Apply the primitive of a jaxpr's equation to arrays, and return its results as a list."""
+    outputs = equation.primitive.bind(*arrays, **equation.params)
+    return outputs if equation.primitive.multiple_results else [outputs]
 
 
 def interpret(

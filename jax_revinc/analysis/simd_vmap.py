@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from jax_revinc.jaxprs import called_jaxpr, interpret
+from jax_revinc.jaxprs import bind, called_jaxpr, interpret
 
 TERMS_AT_MOST = 32
 """Longer sums are left to `jax.vmap`: written out, they would take long to compile."""
@@ -117,12 +117,6 @@ def keep(one: Array, array: Array) -> Array:
     """
     is_float = jnp.issubdtype(array.dtype, jnp.floating)
     return array / one.astype(array.dtype) if is_float else array
-
-
-def bind(equation: JaxprEqn, *arrays: Array) -> list[Array]:
-    """Apply the primitive of a jaxpr's equation to arrays, and return its results as a list."""
-    outputs = equation.primitive.bind(*arrays, **equation.params)
-    return outputs if equation.primitive.multiple_results else [outputs]
 
 
 def n_terms(equation: JaxprEqn) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import jax
 import optax
 
+from jax_revinc.engines import gpu
+
 
 def identity_on(device: jax.Device) -> dict[str, str]:
-    """The device's name and the versions of JAX and Optax: runs with equal ones give bit-identical
-    results on the same engine.
+    """The device's name, the versions of JAX and Optax and, on a GPU, how programs are compiled: runs
+    with equal ones give bit-identical results on the same engine.
     """
     return {
         "platform": device.platform,
         "device": device.device_kind,
         "jax": jax.__version__,
         "optax": optax.__version__,
+        **gpu.identity_of(device),
     }
 
 

@@ -11,7 +11,9 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_revinc.engines import gpu
 from jax_revinc.engines.compiled_programs import Counted, ProgramKey, Programs
+from jax_revinc.engines.ordered_sums import with_ordered_sums
 from jax_revinc.objective import Params, eval_counts, mean_loss
 from jax_revinc.optimizer import Hyperparameters, OptimizerSpec, make_optimizer
 from revinc import HookedTransformerConfig
@@ -27,7 +29,8 @@ Gradient = Callable[[HookedTransformerConfig, Objective], ValueAndGrad]
 def xla_programs(key: ProgramKey, *, many: bool) -> Programs:
     """Collect the functions of the engine ``xla``, which XLA compiles when they are first called.
 
-    A state is the params and the optimizer's state, as pytrees.
+    A state is the params and the optimizer's state, as pytrees. Programs for a GPU are compiled as
+    `gpu` says.
 
     Args:
         key: everything that is compiled in.
@@ -36,10 +39,29 @@ def xla_programs(key: ProgramKey, *, many: bool) -> Programs:
     return Programs(
         identity={"name": "xla"},
         start=partial(start_all if many else start, key),
-        advance=partial(advance_all if many else advance, key),
-        count=partial(count_all if many else count, key),
+        advance=gpu.OnItsDevice(
+            elsewhere=partial(advance_all if many else advance, key),
+            on_gpu=advance_on_gpu(key, many=many),
+        ),
+        count=gpu.OnItsDevice(
+            elsewhere=partial(count_all if many else count, key),
+            on_gpu=count_on_gpu(key, many=many),
+        ),
         params=params_of,
     )
+
+
+def advance_on_gpu(key: ProgramKey, *, many: bool) -> gpu.Program:
+    """Make the function `advance`, or `advance_all` for many models, as it runs on a GPU."""
+    if many:
+        ordered = partial(advance_all, key, gradient=ordered_gradient_by_xla)
+        return gpu.jit(ordered, donate_argnums=1)
+    return gpu.jit(partial(advance, key, gradient=ordered_gradient_by_xla))
+
+
+def count_on_gpu(key: ProgramKey, *, many: bool) -> gpu.Program:
+    """Make the function `count`, or `count_all` for many models, as it runs on a GPU."""
+    return gpu.jit(partial(count_all if many else count, key))
 
 
 def params_of(state: State) -> Params:
@@ -50,6 +72,11 @@ def params_of(state: State) -> Params:
 def gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
     """Make the function that computes the training loss and its gradient, by XLA."""
     return jax.value_and_grad(lambda params, batch: mean_loss(cfg, params, batch, objective))
+
+
+def ordered_gradient_by_xla(cfg: HookedTransformerConfig, objective: Objective) -> ValueAndGrad:
+    """Make the function of `gradient_by_xla` that leaves no order of additions to chance."""
+    return with_ordered_sums(gradient_by_xla(cfg, objective))
 
 
 def update(
@@ -84,7 +111,7 @@ def start(key: ProgramKey, hyperparameters: Hyperparameters, params: Params) -> 
     return params, make_optimizer(key.optimizer, hyperparameters).init(params)
 
 
-@partial(jax.jit, static_argnames="key")
+@partial(jax.jit, static_argnames=("key", "gradient"))
 def advance(
     key: ProgramKey,
     hyperparameters: Hyperparameters,
@@ -92,15 +119,19 @@ def advance(
     tokens: Int[Array, "n_sequences seq"],
     rows: Int[Array, "capacity batch"],
     n_steps: Int[Array, ""],
+    *,
+    gradient: Gradient | None = None,
 ) -> tuple[State, Float[Array, " capacity"]]:
     """Train for `n_steps` updates; return the state after them, and each batch's loss before its
-    update.
+    update. `gradient` is that of `update`.
     """
 
     def step(i: Array, carry: tuple[State, Array]) -> tuple[State, Array]:
         state, losses = carry
         model, spec, objective, *_ = key
-        state, loss = update(model, spec, objective, hyperparameters, state, tokens[rows[i]])
+        state, loss = update(
+            model, spec, objective, hyperparameters, state, tokens[rows[i]], gradient
+        )
         return state, losses.at[i].set(loss)
 
     losses = jnp.zeros(len(rows), key.model.dtype)
@@ -132,7 +163,7 @@ def start_all(key: ProgramKey, hyperparameters: Hyperparameters, params: Params)
     return jax.vmap(partial(start, key))(hyperparameters, params)
 
 
-@partial(jax.jit, static_argnames="key", donate_argnames="state")
+@partial(jax.jit, static_argnames=("key", "gradient"), donate_argnames="state")
 def advance_all(
     key: ProgramKey,
     hyperparameters: Hyperparameters,
@@ -140,12 +171,14 @@ def advance_all(
     tokens: Int[Array, "*models n_sequences seq"],
     rows: Int[Array, "models capacity batch"],
     n_steps: Int[Array, ""],
+    *,
+    gradient: Gradient | None = None,
 ) -> tuple[State, Float[Array, "models capacity"]]:
     """Train many models for `n_steps` updates; return their states after them, and each batch's
-    loss before its update.
+    loss before its update. `gradient` is that of `update`.
     """
     axes = (0, 0, model_axis(tokens), 0, None)
-    advance_each = jax.vmap(partial(advance, key), in_axes=axes)
+    advance_each = jax.vmap(partial(advance, key, gradient=gradient), in_axes=axes)
     return advance_each(hyperparameters, state, tokens, rows, n_steps)
 
 

@@ -15,8 +15,8 @@ import torch
 from flax import nnx
 
 from jax_revinc import HookedTransformer
-from jax_revinc.init import make_key
-from jax_revinc.numerical_settings import numerics
+from jax_revinc.compilation.numerical_settings import numerics
+from jax_revinc.weights.init import make_key
 from parity import to_torch
 from revinc import TrainConfig
 

@@ -8,18 +8,18 @@ import importlib
 from revinc import PRESETS, HookedTransformerConfig, ReverseIncrement, TrainConfig, UserError
 
 MODULES = {
-    "ActivationCache": "activation_cache",
+    "ActivationCache": "activations.activation_cache",
     "Evaluation": "evaluation",
-    "FactoredMatrix": "factored_matrix",
-    "HookPoint": "hook_points",
+    "FactoredMatrix": "weights.factored_matrix",
+    "HookPoint": "hooks.hook_points",
     "HookedTransformer": "model",
     "Run": "training",
-    "SVDInterpreter": "svd_interpreter",
-    "TransformerLensKeyValueCache": "key_value_cache",
+    "SVDInterpreter": "weights.svd_interpreter",
+    "TransformerLensKeyValueCache": "components.key_value_cache",
     "evaluate": "evaluation",
     "fused_value_and_grad": "engines.fused.gradient",
-    "get_act_name": "hook_names",
-    "numerics": "numerical_settings",
+    "get_act_name": "hooks.hook_names",
+    "numerics": "compilation.numerical_settings",
     "train": "training",
 }
 """The module of each public name that needs JAX."""

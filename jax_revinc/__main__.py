@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run_subcommand(name: str, words: list[str]) -> None:
     """Import and run a subcommand. JAX is imported no sooner, so that ``--help`` is quick."""
-    from jax_revinc.compilation_cache import enable_compilation_cache
+    from jax_revinc.compilation.compilation_cache import enable_compilation_cache
 
     enable_compilation_cache()
     importlib.import_module(f"jax_revinc.commands.{name}").run_command(words)

@@ -11,10 +11,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.kept_programs import keepable, run_kept
+from jax_revinc.compilation.kept_programs import keepable, run_kept
+from jax_revinc.forward.token_checks import check_range, check_sequences
 from jax_revinc.model import HookedTransformer
 from jax_revinc.objective import predictions, token_losses
-from jax_revinc.token_checks import check_range, check_sequences
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.tasks import eval_positions
 from revinc.weights import StateDict, parameter_count

@@ -12,10 +12,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.activation_cache import ActivationCache
+from jax_revinc.activations.activation_cache import ActivationCache
+from jax_revinc.compilation.numerical_settings import keeps_precision, with_numerics
+from jax_revinc.forward.token_checks import check_tokens
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import keeps_precision, with_numerics
-from jax_revinc.token_checks import check_tokens
 from jax_revinc.utils import is_lower_triangular, is_square
 from revinc.errors import UserError, shown
 from revinc.validation import require_choice, require_int

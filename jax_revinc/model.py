@@ -16,21 +16,25 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.activation_cache import ActivationCache
+from jax_revinc.activations.activation_cache import ActivationCache
+from jax_revinc.compilation.numerical_settings import numerics, with_numerics
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.block import make_block
 from jax_revinc.components.component import place_components
 from jax_revinc.components.embeddings import POS_EMBEDS, Embed, Unembed
+from jax_revinc.components.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
 from jax_revinc.components.positions import Positions
-from jax_revinc.forward_arguments import Asked, Inputs, ReturnType, read_arguments
-from jax_revinc.generation import Generation
-from jax_revinc.hook_names import NamesFilter, select_names
-from jax_revinc.hook_points import Contexts, LensHandle, set_handles
-from jax_revinc.hook_switches import HookSwitches
-from jax_revinc.hooked_forward import Result, Wanted, run_forward
-from jax_revinc.hooks import (
+from jax_revinc.forward.arguments import Asked, Inputs, ReturnType, read_arguments
+from jax_revinc.forward.generation import Generation
+from jax_revinc.forward.hooked_forward import Result, Wanted, run_forward
+from jax_revinc.forward.next_token import lm_cross_entropy_loss
+from jax_revinc.hooks.hook_names import NamesFilter, select_names
+from jax_revinc.hooks.hook_points import Contexts, LensHandle, set_handles
+from jax_revinc.hooks.hook_switches import HookSwitches
+from jax_revinc.hooks.lasting_hooks import LastingHooks, at_positions
+from jax_revinc.hooks.taps import (
     FwdHooks,
     Tap,
     applying,
@@ -38,15 +42,11 @@ from jax_revinc.hooks import (
     optional_tap,
     scoped,
 )
-from jax_revinc.init import init_params, make_key
-from jax_revinc.key_value_cache import TransformerLensKeyValueCache
-from jax_revinc.lasting_hooks import LastingHooks, at_positions
 from jax_revinc.module_methods import ModuleMethods
-from jax_revinc.next_token import lm_cross_entropy_loss
-from jax_revinc.numerical_settings import numerics, with_numerics
 from jax_revinc.placement import Placement
 from jax_revinc.slices import SliceInput
-from jax_revinc.stacked_weights import StackedWeights
+from jax_revinc.weights.init import init_params, make_key
+from jax_revinc.weights.stacked_weights import StackedWeights
 from revinc import HookedTransformerConfig, UserError, weight_processing
 from revinc.weights import (
     IncompatibleKeys,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from jax_revinc.components.component import components, hook_attribute
-from jax_revinc.hook_points import HookPoint
+from jax_revinc.hooks.hook_points import HookPoint
 
 
 class ModuleMethods:

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import jax
 
-from jax_revinc.devices import find_device
+from jax_revinc.compilation.devices import find_device
 from revinc.errors import UserError
 
 

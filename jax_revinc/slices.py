@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Int
 
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from revinc.errors import UserError, shown
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines import JaxEngine
 from jax_revinc.engines.device import device_memory
 from jax_revinc.engines.engine_choice import choose_engine
-from jax_revinc.init import init_params, make_key
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics
+from jax_revinc.weights.init import init_params, make_key
 from revinc import TrainConfig, UserError, runs
 from revinc.dataset import make_dataset
 from revinc.engine import Engine

@@ -15,17 +15,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from jax_revinc.components.attention_scores import make_soft_cap
 from jax_revinc.components.mlp import ACTIVATIONS
 from jax_revinc.components.params import within
-from jax_revinc.composition import composition_scores
-from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.hook_names import get_act_name
-from jax_revinc.next_token import lm_accuracy, lm_cross_entropy_loss
-from jax_revinc.numerical_settings import keeps_precision
-from jax_revinc.sampling import logits_to_df, sample_logits
+from jax_revinc.forward.next_token import lm_accuracy, lm_cross_entropy_loss
+from jax_revinc.forward.sampling import logits_to_df, sample_logits
+from jax_revinc.hooks.hook_names import get_act_name
 from jax_revinc.slices import Slice, SliceInput
-from jax_revinc.weight_draws import (
+from jax_revinc.weights.composition import composition_scores
+from jax_revinc.weights.factored_matrix import FactoredMatrix
+from jax_revinc.weights.weight_draws import (
     NonlinearityType,
     calc_fan_in_and_fan_out,
     init_kaiming_normal_,

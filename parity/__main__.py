@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from jax_revinc import Run, TrainConfig
-from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.compilation.compilation_cache import enable_compilation_cache
 from parity.check import ENGINES, QUICK, applicable_levels, check, quick_levels
 from parity.levels import TITLES
 from parity.page import write_page

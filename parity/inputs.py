@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jax_revinc.token_checks import check_predicted, check_range, check_tokens
+from jax_revinc.forward.token_checks import check_predicted, check_range, check_tokens
 from revinc import UserError
 
 Tensors = dict[str, np.ndarray]

@@ -12,9 +12,9 @@ from jax import Array
 from jaxtyping import Int
 
 from jax_revinc import HookedTransformer, numerics
+from jax_revinc.compilation.quick_jit import quick_jit
 from jax_revinc.model import hook_names
 from jax_revinc.objective import token_losses
-from jax_revinc.quick_jit import quick_jit
 from parity.inputs import EDITS, UNLIKELY_LOSSES, Inputs, Tensors, direction
 
 Params = dict[str, Array]

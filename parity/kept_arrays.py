@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from jax_revinc.compilation_cache import cache_folder
+from jax_revinc.compilation.compilation_cache import cache_folder
 from parity.inputs import Tensors
 from revinc.atomic_files import write_bytes
 from revinc.one_time_warnings import notice

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from benchmarks.contenders.jax_single import peak_device_bytes
-from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.compilation.compilation_cache import enable_compilation_cache
 from jax_revinc.engines import PROGRAMS, JaxPopulation
 from jax_revinc.engines.compiled_programs import make_program_key
 from jax_revinc.population.processes import use_cpu_devices

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contender import OneRun
-from jax_revinc.compilation_cache import enable_compilation_cache
+from jax_revinc.compilation.compilation_cache import enable_compilation_cache
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines import PROGRAMS, JaxEngine, make_engine
 from jax_revinc.engines.compiled_programs import make_program_key
 from jax_revinc.engines.device import in_words
 from jax_revinc.engines.fused_engine import optax_programs
 from jax_revinc.engines.xla import State, update
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.optimizer import optimizer_settings
 from revinc import TrainConfig
 from revinc.dataset import make_dataset

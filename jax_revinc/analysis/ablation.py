@@ -25,10 +25,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jax_revinc.analysis.interventions import Sites, run_in_lanes, sweep
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import Tokens, check_predicted, check_sequences
 from jax_revinc.model import HookedTransformer, hook_names
-from jax_revinc.numerical_settings import with_numerics
 from jax_revinc.objective import token_losses
-from jax_revinc.token_checks import Tokens, check_predicted, check_sequences
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice
 

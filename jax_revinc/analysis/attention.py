@@ -22,9 +22,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.compilation.numerical_settings import computing_in, with_numerics
+from jax_revinc.forward.token_checks import Tokens, check_tokens, require_array
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import computing_in, with_numerics
-from jax_revinc.token_checks import Tokens, check_tokens, require_array
 from revinc import UserError
 from revinc.validation import require_ints
 

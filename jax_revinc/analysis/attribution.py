@@ -16,11 +16,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.activation_cache import ActivationCache
-from jax_revinc.hooks import identity
-from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.components import (
+from jax_revinc.activations.activation_cache import ActivationCache
+from jax_revinc.activations.residual_stream.components import (
     Block,
     concatenate,
     embeddings,
@@ -28,8 +25,11 @@ from jax_revinc.residual_stream.components import (
     head_results,
     layer_output,
 )
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import Tokens, check_predicted, check_range, check_sequences
+from jax_revinc.hooks.taps import identity
+from jax_revinc.model import HookedTransformer
 from jax_revinc.slices import SliceInput
-from jax_revinc.token_checks import Tokens, check_predicted, check_range, check_sequences
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_ints
 

@@ -23,14 +23,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc import factored_matrix
+from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.components.block import TransformerBlock
-from jax_revinc.factored_matrix import SVD
-from jax_revinc.hooks import identity
+from jax_revinc.forward.token_checks import require_array
+from jax_revinc.hooks.taps import identity
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.stacked_weights import Composition
-from jax_revinc.token_checks import require_array
+from jax_revinc.weights import factored_matrix
+from jax_revinc.weights.factored_matrix import SVD
+from jax_revinc.weights.stacked_weights import Composition
 from revinc import UserError
 from revinc.weight_processing import FOLDED
 

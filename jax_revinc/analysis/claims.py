@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.activation_cache import ActivationCache
+from jax_revinc.activations.activation_cache import ActivationCache
 from jax_revinc.analysis.attention import reversal_score
 from jax_revinc.analysis.increment import (
     Increment,
@@ -21,9 +21,9 @@ from jax_revinc.analysis.increment import (
     heads_among_components,
     score_increments,
 )
-from jax_revinc.hook_points import HookPoint
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.hooks.hook_points import HookPoint
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import with_numerics
 from revinc import HookedTransformerConfig, Task, UserError
 from revinc.number_format import percentage, whole_percentage
 from revinc.tasks import eval_positions

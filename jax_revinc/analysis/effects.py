@@ -28,8 +28,8 @@ from jax_revinc.analysis.path_patching import (
     receivers,
     senders,
 )
+from jax_revinc.compilation.numerical_settings import numerics, with_numerics
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics, with_numerics
 from revinc import HookedTransformerConfig, Task
 from revinc.tasks import eval_positions
 

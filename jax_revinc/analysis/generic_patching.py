@@ -17,11 +17,11 @@ from jax import Array
 from jaxtyping import Float
 from rich.progress import Progress
 
-from jax_revinc.hook_names import get_act_name
-from jax_revinc.hook_points import HookPoint
+from jax_revinc.compilation.numerical_settings import keeps_precision, with_numerics
+from jax_revinc.forward.token_checks import Tokens, check_tokens
+from jax_revinc.hooks.hook_names import get_act_name
+from jax_revinc.hooks.hook_points import HookPoint
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import keeps_precision, with_numerics
-from jax_revinc.token_checks import Tokens, check_tokens
 from revinc import UserError
 from revinc.terminal import PlainConsole
 from revinc.validation import require_choice

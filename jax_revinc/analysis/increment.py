@@ -11,12 +11,12 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.activation_cache import ActivationCache
-from jax_revinc.hooks import identity, recording, scoped
+from jax_revinc.activations.activation_cache import ActivationCache
+from jax_revinc.activations.residual_stream.layers import mlp_stream
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import check_predicted, check_sequences
+from jax_revinc.hooks.taps import identity, recording, scoped
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.layers import mlp_stream
-from jax_revinc.token_checks import check_predicted, check_sequences
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_ints
 

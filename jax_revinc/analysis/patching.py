@@ -32,10 +32,10 @@ from jax_revinc.analysis.generic_patching import (
     make_df_from_ranges,
 )
 from jax_revinc.analysis.interventions import Measure, Sites, run_in_lanes, sweep
-from jax_revinc.hook_names import get_act_name
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import Tokens, check_tokens
+from jax_revinc.hooks.hook_names import get_act_name
 from jax_revinc.model import HookedTransformer, hook_names
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.token_checks import Tokens, check_tokens
 from revinc import HookedTransformerConfig, UserError
 from revinc.errors import near_names
 

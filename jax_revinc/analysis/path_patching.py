@@ -24,6 +24,7 @@ import pandas as pd
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.activations.residual_stream.layers import mlp_stream
 from jax_revinc.analysis.interventions import Measure, Sites
 from jax_revinc.analysis.patching import (
     Family,
@@ -36,11 +37,10 @@ from jax_revinc.analysis.patching import (
     patch_sweep,
     sweep_families,
 )
-from jax_revinc.hooks import recording
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import Tokens
+from jax_revinc.hooks.taps import recording
 from jax_revinc.model import HookedTransformer, hook_names
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.layers import mlp_stream
-from jax_revinc.token_checks import Tokens
 from revinc import HookedTransformerConfig
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import Jaxpr, JaxprEqn
 
-from jax_revinc.jaxprs import bind, called_jaxpr, interpret
+from jax_revinc.compilation.jaxprs import bind, called_jaxpr, interpret
 
 TERMS_AT_MOST = 32
 """Longer sums are left to `jax.vmap`: written out, they would take long to compile."""

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.kept_programs import run_kept
+from jax_revinc.compilation.kept_programs import run_kept
 from jax_revinc.model import HookedTransformer
 from jax_revinc.objective import Params
 from jax_revinc.training import Run

@@ -19,8 +19,8 @@ from jax_revinc.analysis.inspection import (
 from jax_revinc.analysis.terminal_tables import TABLES
 from jax_revinc.commands.run_argument import add_run
 from jax_revinc.evaluation import evaluate, has_own_predictions
+from jax_revinc.forward.token_checks import check_tokens
 from jax_revinc.model import HookedTransformer
-from jax_revinc.token_checks import check_tokens
 from jax_revinc.training import Run
 from revinc import Task
 from revinc.dataset import make_dataset

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from jax_revinc.components.attention_inputs import Input
 from jax_revinc.components.attention_scores import (
     make_bias,
@@ -20,9 +21,8 @@ from jax_revinc.components.attention_scores import (
 from jax_revinc.components.component import Component
 from jax_revinc.components.params import Params
 from jax_revinc.components.positions import FROM_ZERO, Positions
-from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.hooks import Tap, identity
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.hooks.taps import Tap, identity
+from jax_revinc.weights.factored_matrix import FactoredMatrix
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.hooks import Tap
+from jax_revinc.hooks.taps import Tap
 from revinc import HookedTransformerConfig
 
 Input = Float[Array, "batch pos d_model"] | Float[Array, "batch pos n_heads d_model"]

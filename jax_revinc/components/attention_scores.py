@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jax_revinc.components.positions import Positions, Wave
-from jax_revinc.hooks import Tap
+from jax_revinc.hooks.taps import Tap
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]

@@ -12,7 +12,7 @@ from jax_revinc.components.mlp import make_mlp
 from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import Params, within
 from jax_revinc.components.positions import FROM_ZERO, Positions
-from jax_revinc.hooks import Tap, identity, optional_tap, scoped
+from jax_revinc.hooks.taps import Tap, identity, optional_tap, scoped
 from revinc import HookedTransformerConfig
 
 Resid = Float[Array, "batch pos d_model"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import nnx
 
-from jax_revinc.hook_points import HookPoint
+from jax_revinc.hooks.hook_points import HookPoint
 
 
 class Component(nnx.Module):

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jax_revinc.components.component import Component
 from jax_revinc.components.norms import LayerNorm, LayerNormPre
 from jax_revinc.components.params import Params, within
-from jax_revinc.hooks import Tap, identity, scoped
+from jax_revinc.hooks.taps import Tap, identity, scoped
 from revinc import HookedTransformerConfig
 
 Neurons = Float[Array, "batch pos d_mlp"]

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from jax_revinc.components.component import Component
 from jax_revinc.components.params import Params
-from jax_revinc.hooks import Tap, identity
+from jax_revinc.hooks.taps import Tap, identity
 
 
 class RMSNormPre(Component):

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.key_value_cache import TransformerLensKeyValueCache
+from jax_revinc.components.key_value_cache import TransformerLensKeyValueCache
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
 Visible = Callable[[int, int], Bool[np.ndarray, "query key"]]

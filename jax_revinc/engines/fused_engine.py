@@ -16,6 +16,7 @@ import optax
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines.compiled_programs import Counted, ProgramKey, Programs, parameter_structs
 from jax_revinc.engines.fused.build import has_library
 from jax_revinc.engines.fused.errors import CannotBuild, NotFusible, UpdateNotFusible
@@ -25,7 +26,6 @@ from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.toolchain import end_compilers, find_compiler, lane_width
 from jax_revinc.engines.fused.training import FusedTraining, OptaxTraining, Packed
 from jax_revinc.engines.fused.vmap import OfEach, fused_outputs
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.objective import Params, eval_counts, mean_loss
 from jax_revinc.optimizer import Hyperparameters, make_optimizer
 from revinc.interrupts import lasting_interrupts

@@ -10,9 +10,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines.compiled_programs import Programs, as_metrics, pad_rows
 from jax_revinc.engines.device import identity_on, in_words
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.optimizer import Hyperparameters, optimizer_settings
 from revinc import TrainConfig
 from revinc.dataset import Dataset

@@ -19,7 +19,7 @@ from jax import Array
 from jax.extend.core import JaxprEqn
 from jax.lax import GatherScatterMode, ScatterDimensionNumbers
 
-from jax_revinc import jaxprs
+from jax_revinc.compilation import jaxprs
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines.compiled_programs import Programs, as_metrics, pad_rows, parameter_structs
 from jax_revinc.engines.device import identity_on, in_words
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.optimizer import optimizer_settings
 from revinc import TrainConfig
 from revinc.dataset import Dataset, make_dataset

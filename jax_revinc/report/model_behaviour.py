@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int
 
 from jax_revinc.analysis.attribution import attribute_logits, attributed_components
-from jax_revinc.kept_programs import keepable, run_kept
+from jax_revinc.compilation.kept_programs import keepable, run_kept
 from jax_revinc.model import HookedTransformer
 from jax_revinc.report.subject import Subject
 from revinc import HookedTransformerConfig, Task

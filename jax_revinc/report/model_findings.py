@@ -21,7 +21,7 @@ from jax_revinc.analysis.claims import Claims, measure_claims, partners, why_non
 from jax_revinc.analysis.increment import Increment, component_labels, score_increments
 from jax_revinc.analysis.patching import PatchSweep, patch_together, sweep_families
 from jax_revinc.analysis.path_patching import PathPatches, patch_paths, receivers, senders
-from jax_revinc.kept_programs import keepable, run_kept
+from jax_revinc.compilation.kept_programs import keepable, run_kept
 from jax_revinc.model import HookedTransformer
 from revinc import HookedTransformerConfig, Task
 from revinc.tasks import eval_positions

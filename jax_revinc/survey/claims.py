@@ -16,8 +16,8 @@ from jaxtyping import Int
 from jax_revinc.analysis import claims
 from jax_revinc.analysis.claims import Claims
 from jax_revinc.analysis.increment import component_labels, heads_among_components
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import numerics
 from jax_revinc.objective import Params
 from jax_revinc.population import Population
 from jax_revinc.population.shards import digest

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jax_revinc import UserError, get_act_name
-from jax_revinc.hook_names import select_names
+from jax_revinc.hooks.hook_names import select_names
 
 KNOWN = ["hook_embed", "blocks.0.attn.hook_q", "blocks.0.attn.hook_k", "blocks.1.attn.hook_q"]
 

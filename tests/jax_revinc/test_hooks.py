@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jax_revinc import HookPoint, UserError
-from jax_revinc.hooks import applying, identity, one_call_handles, recording, scoped
+from jax_revinc.hooks.taps import applying, identity, one_call_handles, recording, scoped
 
 KNOWN = ["hook_embed", "blocks.0.attn.hook_q", "blocks.0.attn.hook_k", "blocks.1.attn.hook_q"]
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jax_revinc import HookedTransformer, numerics
-from jax_revinc.init import init_params
+from jax_revinc.weights.init import init_params
 from revinc.weights import parameter_shapes
 
 pytestmark = pytest.mark.optimized

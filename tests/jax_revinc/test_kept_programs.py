@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from jax_revinc import HookedTransformerConfig, kept_programs
-from jax_revinc.kept_programs import ENDING, run_kept
+from jax_revinc import HookedTransformerConfig
+from jax_revinc.compilation import kept_programs
+from jax_revinc.compilation.kept_programs import ENDING, run_kept
 
 CFG = HookedTransformerConfig(n_layers=1, d_model=2, d_head=2, n_heads=1, d_vocab=2, n_ctx=2)
 X = np.arange(4, dtype=np.float32)

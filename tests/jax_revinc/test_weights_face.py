@@ -15,8 +15,8 @@ from jax_revinc import (
     UserError,
     utils,
 )
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.head_detector import detect_head, get_supported_heads
-from jax_revinc.numerical_settings import numerics
 
 CFG = HookedTransformerConfig(n_layers=2, d_model=6, d_head=3, d_vocab=5, n_ctx=8, dtype="float64")
 

@@ -15,8 +15,8 @@ from face_exceptions import complaint, exceptions, not_jitted
 from face_sides import CONFIGS, SHAPE, Raised, difference, inputs, lines_by_file, ours, theirs
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig
-from jax_revinc.numerical_settings import numerics
-from jax_revinc.quick_jit import quick_jit
+from jax_revinc.compilation.numerical_settings import numerics
+from jax_revinc.compilation.quick_jit import quick_jit
 from parity import to_torch
 from torch_reference.installed_transformer_lens import WORLD
 

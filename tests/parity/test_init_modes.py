@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jax_revinc import HookedTransformerConfig
-from jax_revinc.init import init_params
+from jax_revinc.weights.init import init_params
 from revinc.model_config import INIT_MODES
 from torch_reference import adapter
 from torch_reference.installed_transformer_lens import WORLD

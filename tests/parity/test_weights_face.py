@@ -15,7 +15,7 @@ import transformer_lens.utilities as their_utils
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, SVDInterpreter, head_detector
 from jax_revinc import utils as our_utils
-from jax_revinc.numerical_settings import numerics
+from jax_revinc.compilation.numerical_settings import numerics
 from parity import to_torch
 from torch_reference.installed_transformer_lens import WORLD
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from jax_revinc.compilation_cache import cache_folder
+from jax_revinc.compilation.compilation_cache import cache_folder
 from jax_revinc.engines.fused import library_cache
 from jax_revinc.engines.fused.errors import CannotBuild
 from jax_revinc.engines.fused.toolchain import (

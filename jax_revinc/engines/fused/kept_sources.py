@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from jax_revinc.compilation_cache import cache_folder
+from jax_revinc.compilation.compilation_cache import cache_folder
 from jax_revinc.engines.fused.toolchain import cpu_features, find_compiler
 from revinc import sealed_files
 from revinc.provenance import source_digest

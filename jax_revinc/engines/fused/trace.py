@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from jax_revinc import jaxprs
+from jax_revinc.compilation import jaxprs
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.graph import INT, PARAMETER, TOKEN, Program, Scalars
 from jax_revinc.engines.fused.primitives import RULES, as_scalars

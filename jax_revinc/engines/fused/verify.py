@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_revinc.compilation_cache import cache_folder
+from jax_revinc.compilation.compilation_cache import cache_folder
+from jax_revinc.compilation.quick_jit import quick_jit
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.toolchain import cpu_features
-from jax_revinc.quick_jit import quick_jit
 from revinc.atomic_files import write_bytes
 from revinc.user_only_folder import PrivateFolder
 

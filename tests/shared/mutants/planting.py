@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import pytest
 from model_family import case, recipe
 
-from jax_revinc import components, hooks, model
+from jax_revinc import components, model
 from jax_revinc.engines import fused_engine
 from jax_revinc.engines.fused import kept_sources
+from jax_revinc.hooks import taps
 from revinc import HookedTransformerConfig, TrainConfig
 
 COMPONENTS = tuple(
@@ -73,7 +74,7 @@ def planting(kind: str, *modules: ModuleType) -> Callable[..., Mutant]:
 
 part = planting("model", *COMPONENTS)
 whole = planting("model", model)
-tap = planting("model", hooks)
+tap = planting("model", taps)
 
 
 @contextmanager

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from fused_examples import require_compiler
 
-from jax_revinc import compilation_cache
-from jax_revinc.compilation_cache import cache_folder
+from jax_revinc.compilation import compilation_cache
+from jax_revinc.compilation.compilation_cache import cache_folder
 from jax_revinc.engines.fused import build, library_cache, toolchain
 from jax_revinc.engines.fused.build import ffi_target, shared_library
 from jax_revinc.engines.fused.errors import CannotBuild

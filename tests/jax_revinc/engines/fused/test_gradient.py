@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from model_family import case, configs
 from populations import RECIPE
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines.fused import gradient
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.gradient import build_value_and_grad, fused_value_and_grad
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.toolchain import lane_width
 from jax_revinc.engines.fused.trace import trace
-from jax_revinc.numerical_settings import numerics
 
 pytestmark = pytest.mark.optimized
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from jax import lax
 from model_family import COMBINED, case, configs
 
-from jax_revinc import jaxprs
+from jax_revinc.compilation import jaxprs
 from jax_revinc.engines.fused import graph, primitives
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.graph import INT, PARAMETER, TOKEN, Node

@@ -12,12 +12,12 @@ import pytest
 from fused_examples import LENGTH, N_TOKENS, draw, loss_of, one_layer_of, require_compiler
 from model_family import COMBINED, case
 
+from jax_revinc.compilation.numerical_settings import numerics
 from jax_revinc.engines.fused import gradient, verify
 from jax_revinc.engines.fused.errors import NotFusible
 from jax_revinc.engines.fused.gradient import build_value_and_grad
 from jax_revinc.engines.fused.spec import Spec
 from jax_revinc.engines.fused.verify import require_agreement
-from jax_revinc.numerical_settings import numerics
 
 X = np.random.default_rng(0).uniform(0.5, 1.5, 100).astype(np.float32)
 

@@ -4,7 +4,7 @@ Outside ``jit`` there are three ways, and all compute the same:
 
 - without hooks, one compiled program, kept by config, shapes and what is asked for;
 - with hooks of activations, compiled pieces between the hooks, which see concrete arrays, in order,
-  and may have side effects (`jax_revinc.pieces`);
+  and may have side effects (`jax_revinc.forward.pieces`);
 - with hooks of gradients, one operation after the other.
 
 Where arrays are traced, the pass becomes part of the caller's program, hooks included.
@@ -22,11 +22,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_revinc.forward_arguments import Asked, Inputs
-from jax_revinc.hook_points import HookPoint, LensHandle, apply_hooks
-from jax_revinc.hooks import Tap, applying, identity, recording
-from jax_revinc.pieces import run_pieces
-from jax_revinc.quick_jit import MOST_QUICK_STEP, is_top_level, may_be_quick
+from jax_revinc.compilation.quick_jit import MOST_QUICK_STEP, is_top_level, may_be_quick
+from jax_revinc.forward.arguments import Asked, Inputs
+from jax_revinc.forward.pieces import run_pieces
+from jax_revinc.hooks.hook_points import HookPoint, LensHandle, apply_hooks
+from jax_revinc.hooks.taps import Tap, applying, identity, recording
 from revinc import HookedTransformerConfig, UserError
 from revinc.weights import parameter_count
 

@@ -13,11 +13,11 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from jax_revinc.forward_arguments import Asked, Inputs
-from jax_revinc.hooks import applying
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.sampling import sample_logits
-from jax_revinc.token_checks import check_tokens
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.arguments import Asked, Inputs
+from jax_revinc.forward.sampling import sample_logits
+from jax_revinc.forward.token_checks import check_tokens
+from jax_revinc.hooks.taps import applying
 from revinc.errors import UserError
 from revinc.validation import require_choice, require_int, require_ints
 

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_revinc.devices import find_device
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.decomposition import Decomposition
-from jax_revinc.residual_stream.layers import fed_layer
+from jax_revinc.activations.residual_stream.decomposition import Decomposition
+from jax_revinc.activations.residual_stream.layers import fed_layer
+from jax_revinc.compilation.devices import find_device
+from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.slices import Slice, SliceInput
 from revinc import UserError
 

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from revinc.errors import UserError
 from revinc.validation import require_int, require_number
 

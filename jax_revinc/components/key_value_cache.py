@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.numerical_settings import numerics
+from jax_revinc.compilation.numerical_settings import numerics
 from revinc import HookedTransformerConfig
 
 PerHead = Float[Array, "batch pos n_heads d_head"]
@@ -61,7 +61,7 @@ class TransformerLensKeyValueCache:
     def init_cache(
         cls,
         cfg: HookedTransformerConfig,
-        device: object = None,  # noqa: ARG003
+        device: object = None,
         batch_size: int = 1,
     ) -> TransformerLensKeyValueCache:
         """An empty cache.

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import PRNGKeyArray
 
-from jax_revinc.numerical_settings import PRNG
+from jax_revinc.compilation.numerical_settings import PRNG
 from revinc import HookedTransformerConfig, UserError
 from revinc.weights import parameter_shapes
 

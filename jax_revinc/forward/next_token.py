@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from revinc.errors import UserError
 
 

@@ -13,8 +13,8 @@ from typing import Any, Self
 
 from jax import Array
 
-from jax_revinc.hook_names import NamesFilter, select_names
-from jax_revinc.hook_points import (
+from jax_revinc.hooks.hook_names import NamesFilter, select_names
+from jax_revinc.hooks.hook_points import (
     BOTH,
     Contexts,
     Direction,
@@ -22,7 +22,7 @@ from jax_revinc.hook_points import (
     LensHandle,
     set_handles,
 )
-from jax_revinc.hooks import FwdHooks, one_call_handles
+from jax_revinc.hooks.taps import FwdHooks, one_call_handles
 from jax_revinc.slices import Slice, SliceInput
 from revinc.validation import require_choice
 

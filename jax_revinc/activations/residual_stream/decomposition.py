@@ -7,18 +7,18 @@ from typing import Any, Literal
 import jax.numpy as jnp
 from jax import Array
 
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.components import (
+from jax_revinc.activations.residual_stream.components import (
     Block,
     embeddings,
     everywhere,
     layer_output,
     of_stream,
 )
-from jax_revinc.residual_stream.heads_and_neurons import HeadsAndNeurons
-from jax_revinc.residual_stream.layers import fed_layer, mlp_stream, n_attentions_before
-from jax_revinc.residual_stream.logit_attribution import LogitAttribution
-from jax_revinc.residual_stream.norms import NO_NORM, Reading, norm_before
+from jax_revinc.activations.residual_stream.heads_and_neurons import HeadsAndNeurons
+from jax_revinc.activations.residual_stream.layers import fed_layer, mlp_stream, n_attentions_before
+from jax_revinc.activations.residual_stream.logit_attribution import LogitAttribution
+from jax_revinc.activations.residual_stream.norms import NO_NORM, Reading, norm_before
+from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.slices import SliceInput
 from revinc import UserError
 from revinc.validation import require_choice

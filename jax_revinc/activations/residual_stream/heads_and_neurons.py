@@ -9,9 +9,8 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.cached_activations import CachedActivations
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.components import (
+from jax_revinc.activations.cached_activations import CachedActivations
+from jax_revinc.activations.residual_stream.components import (
     EVERY,
     Block,
     head_labels,
@@ -19,8 +18,9 @@ from jax_revinc.residual_stream.components import (
     of_stream,
     remainder,
 )
-from jax_revinc.residual_stream.layers import fed_layer
-from jax_revinc.residual_stream.norms import NO_NORM, Reading, norm_before
+from jax_revinc.activations.residual_stream.layers import fed_layer
+from jax_revinc.activations.residual_stream.norms import NO_NORM, Reading, norm_before
+from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.slices import Slice, SliceInput
 from revinc import UserError
 from revinc.validation import require_index

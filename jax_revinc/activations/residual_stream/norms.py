@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.cached_activations import CachedActivations
-from jax_revinc.residual_stream.components import Block, concatenate
+from jax_revinc.activations.cached_activations import CachedActivations
+from jax_revinc.activations.residual_stream.components import Block, concatenate
 from jax_revinc.slices import Slice, SliceInput
 from revinc import UserError
 from revinc.weight_processing import CENTRING

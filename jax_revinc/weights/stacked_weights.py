@@ -13,11 +13,11 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Bool, Float, Int
 
-from jax_revinc.composition import composition_scores
-from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.next_token import lm_cross_entropy_loss
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.token_checks import check_range
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.next_token import lm_cross_entropy_loss
+from jax_revinc.forward.token_checks import check_range
+from jax_revinc.weights.composition import composition_scores
+from jax_revinc.weights.factored_matrix import FactoredMatrix
 from revinc import HookedTransformerConfig
 from revinc.errors import UserError, shown
 from revinc.validation import require_choice, require_int

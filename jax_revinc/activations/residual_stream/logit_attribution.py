@@ -8,14 +8,14 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
-from jax_revinc.cached_activations import CachedActivations
-from jax_revinc.hooks import identity
-from jax_revinc.numerical_settings import with_numerics
-from jax_revinc.residual_stream.components import Stack
-from jax_revinc.residual_stream.layers import fed_layer
-from jax_revinc.residual_stream.norms import norm_before
+from jax_revinc.activations.cached_activations import CachedActivations
+from jax_revinc.activations.residual_stream.components import Stack
+from jax_revinc.activations.residual_stream.layers import fed_layer
+from jax_revinc.activations.residual_stream.norms import norm_before
+from jax_revinc.compilation.numerical_settings import with_numerics
+from jax_revinc.forward.token_checks import check_range, require_array
+from jax_revinc.hooks.taps import identity
 from jax_revinc.slices import Slice, SliceInput
-from jax_revinc.token_checks import check_range, require_array
 from revinc import UserError
 
 

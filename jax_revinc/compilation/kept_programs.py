@@ -21,9 +21,9 @@ import jax
 import numpy as np
 from jax import export
 
-from jax_revinc.compilation_cache import cache_folder
-from jax_revinc.numerical_settings import numerics
-from jax_revinc.quick_jit import options_for
+from jax_revinc.compilation.compilation_cache import cache_folder
+from jax_revinc.compilation.numerical_settings import numerics
+from jax_revinc.compilation.quick_jit import options_for
 from revinc import HookedTransformerConfig, sealed_files
 from revinc.one_time_warnings import notice
 from revinc.provenance import source_digest

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jax_revinc.hook_names import get_act_name
+from jax_revinc.hooks.hook_names import get_act_name
 from revinc import HookedTransformerConfig, UserError
 from revinc.errors import near_names
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.factored_matrix import svd
+from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.model import HookedTransformer
-from jax_revinc.numerical_settings import with_numerics
+from jax_revinc.weights.factored_matrix import svd
 from revinc.errors import UserError
 from revinc.validation import require_choice, require_int
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from jax_revinc.init import fans, standard_draw
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
+from jax_revinc.weights.init import fans, standard_draw
 from revinc.errors import UserError
 from revinc.validation import require_choice
 

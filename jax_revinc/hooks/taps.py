@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jax_revinc.hook_names import NamesFilter, select_names
-from jax_revinc.hook_points import (
+from jax_revinc.hooks.hook_names import NamesFilter, select_names
+from jax_revinc.hooks.hook_points import (
     Direction,
     HookPoint,
     LensHandle,

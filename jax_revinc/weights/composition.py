@@ -5,8 +5,8 @@ from __future__ import annotations
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.factored_matrix import FactoredMatrix
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
+from jax_revinc.weights.factored_matrix import FactoredMatrix
 from revinc.errors import UserError
 
 

@@ -16,7 +16,7 @@ from jax import Array
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 from jaxtyping import Complex, Float
 
-from jax_revinc.numerical_settings import keeps_precision
+from jax_revinc.compilation.numerical_settings import keeps_precision
 from revinc.errors import UserError, shown
 from revinc.validation import plain, require_int
 

@@ -15,7 +15,7 @@ from jax import Array
 from jax.extend import core
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Primitive, Var
 
-from jax_revinc.quick_jit import may_be_quick
+from jax_revinc.compilation.quick_jit import may_be_quick
 
 KEPT = 256
 """The most functions, by their shapes and points, whose pieces are kept."""
@@ -60,7 +60,7 @@ def run_pieces(
         arguments: pytrees of concrete arrays.
         points: the names whose values are edited. Other taps do nothing.
         edit: returns the new value of a point, of the same shape and type.
-        is_quick: compile by `jax_revinc.quick_jit`.
+        is_quick: compile by `jax_revinc.compilation.quick_jit`.
     """
     leaves, tree = jax.tree.flatten(arguments)
     structs = tuple(jax.typeof(leaf) for leaf in leaves)

@@ -14,9 +14,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jax_revinc.components.key_value_cache import TransformerLensKeyValueCache
 from jax_revinc.components.positions import PaddedPositions, Positions
-from jax_revinc.key_value_cache import TransformerLensKeyValueCache
-from jax_revinc.token_checks import check_range, check_tokens
+from jax_revinc.forward.token_checks import check_range, check_tokens
 from revinc import HookedTransformerConfig, UserError
 from revinc.validation import require_choice
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from jax_revinc.cached_activations import CachedActivations
+from jax_revinc.activations.cached_activations import CachedActivations
 from jax_revinc.slices import Slice
 from revinc import HookedTransformerConfig
 

@@ -1,0 +1,1 @@
+"""Cached activations, and what the residual stream is made of."""

@@ -1,0 +1,1 @@
+"""How programs are compiled and kept, and the numerical settings of JAX."""

@@ -1,0 +1,1 @@
+"""Hooks: functions that read and edit activations, by name."""

@@ -403,7 +403,7 @@ class HookedTransformer(
 
     def param_variables(self) -> dict[str, nnx.Param[Array]]:
         """The modules' variables that hold the parameters, by their TransformerLens names."""
-        return {name: find(self) for name, find in param_finders(self.cfg).items()}
+        return dict(zip(param_names(self.cfg), find_params(self), strict=True))
 
     def state_dict(self) -> StateDict:
         """The parameters as numpy arrays, by their TransformerLens names."""
@@ -482,22 +482,21 @@ class Leaves(dict[str, Any]):
 
 def flatten(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:
     """The parameters of a model, and its static data: config, hooks and their contexts."""
-    variables = [find(model) for find in param_finders(model.cfg).values()]
     static = (model.cfg, model._handles, model._contexts)
-    return [variable.get_raw_value() for variable in variables], static
+    return [variable.get_raw_value() for variable in find_params(model)], static
 
 
 def flatten_with_keys(model: HookedTransformer) -> tuple[list[Any], tuple[object, ...]]:
     """As `flatten`, with each parameter's name."""
     leaves, static = flatten(model)
-    names = map(jax.tree_util.DictKey, param_finders(model.cfg))
+    names = map(jax.tree_util.DictKey, param_names(model.cfg))
     return list(zip(names, leaves, strict=True)), static
 
 
 def unflatten(static: tuple[Any, ...], leaves: Iterable[Any]) -> HookedTransformer:
     """The model of static data and of leaves, which may be anything that JAX puts there."""
     cfg, handles, contexts = static
-    model = HookedTransformer(cfg, params=Leaves(zip(param_finders(cfg), leaves, strict=True)))
+    model = HookedTransformer(cfg, params=Leaves(zip(param_names(cfg), leaves, strict=True)))
     set_handles(model, handles)
     object.__setattr__(model, "_contexts", contexts)
     return model
@@ -507,24 +506,36 @@ jax.tree_util.register_pytree_with_keys(HookedTransformer, flatten_with_keys, un
 
 
 @functools.lru_cache(maxsize=64)
-def param_finders(
-    cfg: HookedTransformerConfig,
-) -> dict[str, Callable[[HookedTransformer], nnx.Param[Array]]]:
-    """Functions that find each parameter's variable in a model, by its name."""
+def param_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
+    """The names of a model's parameters, as `revinc.weights.parameter_shapes` orders them."""
+    return tuple(parameter_shapes(cfg))
 
-    def make_finder(name: str) -> Callable[[HookedTransformer], nnx.Param[Array]]:
+
+@functools.lru_cache(maxsize=64)
+def param_finders(cfg: HookedTransformerConfig) -> tuple[tuple[int, Callable[[Any], Any]], ...]:
+    """For each parameter a function that finds its variable in a block, or in the model.
+
+    Before it stands the block's number, counted from 1; 0 is the model.
+    """
+
+    def make_finder(name: str) -> tuple[int, Callable[[Any], Any]]:
         first, *rest = name.split(".")
         if first != "blocks":
-            return operator.attrgetter(name)
-        layer, in_block = int(rest[0]), operator.attrgetter(".".join(rest[1:]))
-        return lambda model: in_block(model.blocks[layer])
+            return 0, operator.attrgetter(name)
+        return int(rest[0]) + 1, operator.attrgetter(".".join(rest[1:]))
 
-    return {name: make_finder(name) for name in parameter_shapes(cfg)}
+    return tuple(map(make_finder, param_names(cfg)))
+
+
+def find_params(model: HookedTransformer) -> list[nnx.Param[Array]]:
+    """The variables that hold a model's parameters, in the order of `param_names`."""
+    owners = [model, *model.blocks]  # each found once, as this runs in every call
+    return [find(owners[owner]) for owner, find in param_finders(model.cfg)]
 
 
 def find_param(model: HookedTransformer, name: str) -> nnx.Param[Array]:
     """The parameter of a model by its dotted name, such as ``blocks.0.attn.W_Q``."""
-    return param_finders(model.cfg)[name](model)
+    return model.param_variables()[name]
 
 
 @functools.lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,6 +100,7 @@ def without_effect(cfg: HookedTransformerConfig) -> frozenset[str]:
     return frozenset({"pos_embed.W_pos"} if cfg.positional_embedding_type == "alibi" else ())
 
 
+@lru_cache(maxsize=64)
 def parameter_count(cfg: HookedTransformerConfig) -> int:
     """The number of scalar parameters of a model."""
     return sum(map(math.prod, parameter_shapes(cfg).values()))

@@ -19,6 +19,30 @@ R = TypeVar("R")
 PRNG = "threefry2x32"
 """The name of the generator of all random numbers."""
 
+FIXED = {
+    "default_prng_impl": PRNG,
+    "threefry_partitionable": True,
+    "numpy_dtype_promotion": "standard",
+    "numpy_rank_promotion": "allow",
+    "disable_jit": False,
+    "debug_nans": False,
+    "debug_infs": False,
+}
+"""JAX's settings that every computation has, by name."""
+
+GUARDS = (
+    "transfer_guard",
+    *(
+        f"transfer_guard_{way}"
+        for way in (
+            "host_to_device",
+            "device_to_device",
+            "device_to_host",
+        )
+    ),
+)
+"""JAX's settings that can forbid to copy arrays between devices."""
+
 
 @contextmanager
 def numerics(cfg: HookedTransformerConfig) -> Iterator[None]:
@@ -47,21 +71,18 @@ def computing_in(dtype: str) -> Iterator[None]:
     Args:
         dtype: "float32" or "float64".
     """
-    asked = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    config: Any = jax.config
+    wanted = FIXED | {
+        "enable_x64": dtype == "float64",
+        "default_matmul_precision": config.jax_default_matmul_precision or "highest",
+    }
     with ExitStack() as settings:
-        for setting in (
-            jax.enable_x64(dtype == "float64"),
-            jax.default_matmul_precision(asked or "highest"),
-            jax.default_prng_impl(PRNG),
-            jax.threefry_partitionable(True),
-            jax.numpy_dtype_promotion("standard"),
-            jax.numpy_rank_promotion("allow"),
-            jax.disable_jit(False),
-            jax.debug_nans(False),
-            jax.debug_infs(False),
-            jax.transfer_guard("allow"),
-        ):
-            settings.enter_context(setting)
+        # Every call of a model comes here, and entering a setting takes longer than reading it.
+        for name, value in wanted.items():
+            if getattr(config, f"jax_{name}") != value:
+                settings.enter_context(getattr(jax, name)(value))
+        if any(getattr(config, f"jax_{guard}") not in (None, "allow") for guard in GUARDS):
+            settings.enter_context(jax.transfer_guard("allow"))
         yield
 
 

@@ -66,6 +66,8 @@ def check_tokens(
             "context"
         )
     check_range(tokens, cfg.d_vocab, "d_vocab", from_end)
+    if isinstance(tokens, np.ndarray):
+        return jnp.asarray(tokens.astype(jax.dtypes.canonicalize_dtype(int), copy=False))
     return jnp.asarray(tokens) if tokens.dtype == np.int32 else jnp.asarray(tokens).astype(int)
 
 

@@ -63,8 +63,8 @@ def run_pieces(
         is_quick: compile by `jax_revinc.compilation.quick_jit`.
     """
     leaves, tree = jax.tree.flatten(arguments)
-    structs = tuple(jax.typeof(leaf) for leaf in leaves)
-    plan = _plan(Function(function, key), tree, structs, points, is_quick)
+    types = tuple((leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves)
+    plan = _plan(Function(function, key), tree, types, points, is_quick)
     values: dict[Any, Any] = dict(plan.constants)
     values.update(zip(plan.invars, leaves, strict=True))
     for piece in plan.pieces:
@@ -92,8 +92,10 @@ class Function:
 
 @lru_cache(maxsize=KEPT)
 def _plan(
-    function: Function, tree: Any, structs: tuple[Any, ...], points: frozenset[str], is_quick: bool
+    function: Function, tree: Any, types: tuple[Any, ...], points: frozenset[str], is_quick: bool
 ) -> Plan:
+    structs = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in types]
+
     def tap(name: str, value: Array) -> Array:
         return point_p.bind(value, name=name) if name in points else value
 

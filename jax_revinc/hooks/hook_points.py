@@ -235,6 +235,8 @@ def checked_edit(name: str, edited: Any, activation: Array) -> Array:
 
 def as_activation(name: str, edited: Any, dtype: Any) -> Array:
     """The result of a hook function as an array of `dtype`: hooks never change the precision."""
+    if isinstance(edited, Array) and edited.dtype == dtype:
+        return edited
     try:
         if jnp.iscomplexobj(edited):
             raise TypeError

@@ -172,7 +172,7 @@ TransformerLens computes in float32. Every member that is *the same* is in at le
 | inside `jit`, `vmap`, `grad` | as part of the caller's program, hooks included | with it |
 
 Small models are compiled without LLVM's optimizations, which takes a fraction of the time.
-`python -m benchmarks --only interactive` times all of these beside TransformerLens.
+`python -m benchmarks --only interactive` times all of these [beside TransformerLens](benchmarks/interactive/README.md).
 
 ## How much is the same
 

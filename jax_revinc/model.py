@@ -47,7 +47,8 @@ from jax_revinc.placement import Placement
 from jax_revinc.slices import SliceInput
 from jax_revinc.weights.init import init_params, make_key
 from jax_revinc.weights.stacked_weights import StackedWeights
-from revinc import HookedTransformerConfig, UserError, weight_processing
+from jax_revinc.weights.weight_folding import WeightFolding
+from revinc import HookedTransformerConfig, UserError
 from revinc.weights import (
     IncompatibleKeys,
     StateDict,
@@ -68,6 +69,7 @@ class Output(NamedTuple):
 
 class HookedTransformer(
     StackedWeights,
+    WeightFolding,
     LastingHooks,
     HookSwitches,
     Generation,
@@ -436,29 +438,6 @@ class HookedTransformer(
         for name, value in check_state_dict(self.cfg, state_dict, strict=strict).items():
             variables[name][...] = jnp.asarray(value)
         return incompatible_keys(self.cfg, state_dict)
-
-    @with_numerics
-    def process_weights(self, **steps: bool) -> HookedTransformer:
-        """A model that computes the same, with weights that are easier to interpret.
-
-        See `revinc.weight_processing.process_weights`.
-
-        Args:
-            steps: `fold_ln`, `center_writing_weights`, `center_unembed`, `fold_value_biases`. Each
-                is done unless it is False, or would change what this model computes.
-        """
-        params, cfg = weight_processing.process_weights(self.params, self.cfg, **steps)
-        return HookedTransformer(cfg, params=params)
-
-    def process_weights_(self, **steps: bool) -> None:
-        """Process this model's weights in place; see `process_weights`."""
-        processed = self.process_weights(**steps)
-        self._build(processed.cfg, processed.params)
-
-    def load_and_process_state_dict(self, state_dict: Mapping[str, Any], **steps: bool) -> None:
-        """Load parameters, then process them in place; see `load_state_dict`, `process_weights`."""
-        self.load_state_dict(state_dict)
-        self.process_weights_(**steps)
 
 
 def as_floats(cfg: HookedTransformerConfig, name: str, array: Any) -> Array:

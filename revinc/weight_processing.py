@@ -49,19 +49,14 @@ def process_weights(
         center_writing_weights: whether to apply the step of that name.
         center_unembed: whether to apply the step of that name.
         fold_value_biases: whether to apply the step of that name.
-        refactor_factored_attn_matrices: not implemented; it must be False.
+        refactor_factored_attn_matrices: whether to apply the step of that name.
 
     Returns:
         The processed weights and their config. If all norms were folded, they have no weights.
 
     Raises:
-        UserError: if `refactor_factored_attn_matrices` is true.
+        UserError: if `refactor_factored_attn_matrices` is true and can't be done to the model.
     """
-    if refactor_factored_attn_matrices:
-        raise UserError(
-            "refactor_factored_attn_matrices is not implemented; leave it out, and take "
-            "model.QK.make_even() or model.OV.make_even() instead"
-        )
     asked = {
         "fold_layer_norm": fold_ln,
         "fold_value_biases": fold_value_biases,  # before centring, so that b_O is centred with it
@@ -72,6 +67,8 @@ def process_weights(
     for name, is_asked in asked.items():
         if is_asked and not obstacles(cfg)[name]:
             weights = STEPS[name](weights, cfg)
+    if refactor_factored_attn_matrices:
+        weights = STEPS["refactor_factored_attn_matrices"](weights, cfg)
     norms = {name for name in weights if name.endswith((".w", ".b"))}
     if fold_ln and norms and norms <= weights_of_folded_norms(cfg):
         cfg = cfg.replace(normalization_type=FOLDED[cfg.normalization_type or ""])
@@ -85,18 +82,25 @@ def weights_of_folded_norms(cfg: HookedTransformerConfig) -> set[str]:
 
 def obstacles(cfg: HookedTransformerConfig) -> dict[str, str]:
     """For each step of weight processing, why the model's config forbids it, or ``""``."""
-    folding = centring = capped = ""
+    folding = centring = capped = refactoring = ""
     if cfg.normalization_type not in FOLDED:
         folding = f"normalization_type={cfg.normalization_type!r} has no weights to fold"
     if cfg.normalization_type not in CENTRING or cfg.final_rms:
         centring = "norms that do not centre their input would give other outputs"
     if cfg.output_logits_soft_cap is not None:
         capped = "output_logits_soft_cap is not linear, so a constant added to all logits matters"
+    if cfg.positional_embedding_type == "rotary":
+        refactoring = "rotary positions stand between the queries and the keys"
+    elif cfg.n_key_value_heads is not None:
+        refactoring = "heads share keys and values, so a head has no factors of its own"
+    elif cfg.d_head > cfg.d_model:
+        refactoring = "d_head is larger than d_model, the rank of a head's matrices"
     return {
         "fold_layer_norm": folding,
         "center_writing_weights": centring,
         "center_unembed": capped,
         "fold_value_biases": "",
+        "refactor_factored_attn_matrices": refactoring,
     }
 
 
@@ -106,12 +110,24 @@ def require_harmless(step: str, cfg: HookedTransformerConfig) -> None:
         raise UserError(f"{step} can't be applied to this model: {obstacle}")
 
 
-def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[str, Any]:
+def fold_layer_norm(
+    state_dict: Weights,
+    cfg: HookedTransformerConfig,
+    fold_biases: bool = True,
+    center_weights: bool = True,
+) -> dict[str, Any]:
     """Fold the gains and biases of norms into the weights that read the norms' outputs.
 
     The weights that read a layer norm are centred too. The norms get gains of 1 and biases of 0.
     Two kinds of norms can't be folded and stay as they are: ln1 with shortformer, which adds
     positions after it, and a layer norm before a gated MLP, whose gate has no bias.
+
+    Args:
+        state_dict: the weights by TransformerLens' names.
+        cfg: the model's config.
+        fold_biases: whether to fold the biases of layer norms. If not, they stay as they are; unless
+            they are 0, the model then computes something else.
+        center_weights: whether to centre the weights that read a layer norm.
 
     Raises:
         UserError: if no norm has weights.
@@ -120,14 +136,16 @@ def fold_layer_norm(state_dict: Weights, cfg: HookedTransformerConfig) -> dict[s
     weights = dict(state_dict)
     for norm, readers in readers_of_norms(cfg).items():
         gain = weights[f"{norm}.w"][:, None]
-        shift = weights.get(f"{norm}.b")
+        shift: Any = weights.get(f"{norm}.b")
+        is_layer_norm = shift is not None
         weights[f"{norm}.w"] = gain[:, 0] * 0 + 1
         for weight, bias in readers:
-            if shift is not None:
+            if is_layer_norm and fold_biases:
                 weights[bias] = weights[bias] + (shift[:, None] * weights[weight]).sum(-2)
-            scaled = gain * weights[weight]
-            weights[weight] = scaled if shift is None else scaled - scaled.mean(-2, keepdims=True)
-        if shift is not None:
+            weights[weight] = gain * weights[weight]
+            if is_layer_norm and center_weights:
+                weights[weight] = weights[weight] - weights[weight].mean(-2, keepdims=True)
+        if is_layer_norm and fold_biases:
             weights[f"{norm}.b"] = shift * 0
     return weights
 
@@ -201,9 +219,63 @@ def fold_value_biases(state_dict: Weights, cfg: HookedTransformerConfig) -> dict
     return weights
 
 
+def refactor_factored_attn_matrices(
+    state_dict: Weights, cfg: HookedTransformerConfig
+) -> dict[str, Any]:
+    """Choose other factors of each head's QK and OV matrices: products of their singular vectors.
+
+    ``W_Q`` and ``W_K`` get orthogonal columns, and each column of one has the norm of the other's;
+    their biases are factored with them, as weights of an input that is 1. ``W_V`` gets orthogonal
+    columns, and ``W_O`` orthonormal rows, so that a head's ``z`` is as long as its result. ``b_V`` is
+    folded into ``b_O``. The sign of each pair of vectors is arbitrary.
+
+    Raises:
+        UserError: for rotary positions, grouped queries, or a d_head above d_model.
+    """
+    require_harmless("refactor_factored_attn_matrices", cfg)
+    weights = fold_value_biases(state_dict, cfg)
+    for layer in range(cfg.n_layers):
+        attn = f"blocks.{layer}.attn"
+        W_Q_HME, W_K_HME, b_Q_HE, b_K_HE, W_V_HME, W_O_HEM = (
+            weights[f"{attn}.{name}"] for name in ("W_Q", "W_K", "b_Q", "b_K", "W_V", "W_O")
+        )
+        concat = W_Q_HME.__array_namespace__().concat
+        queries = concat([W_Q_HME, b_Q_HE[:, None]], axis=1)
+        keys = concat([W_K_HME, b_K_HE[:, None]], axis=1)
+        left, S_HE, right = singular_vectors(queries, keys.mT)
+        queries, keys = left * S_HE[:, None] ** 0.5, right.mT * S_HE[:, None] ** 0.5
+        left, S_HE, right = singular_vectors(W_V_HME, W_O_HEM)
+        weights |= {
+            f"{attn}.W_Q": queries[:, :-1],
+            f"{attn}.b_Q": queries[:, -1],
+            f"{attn}.W_K": keys[:, :-1],
+            f"{attn}.b_K": keys[:, -1],
+            f"{attn}.W_V": left * S_HE[:, None],
+            f"{attn}.W_O": right,
+        }
+    return weights
+
+
+def singular_vectors(A: Any, B: Any) -> tuple[Any, Any, Any]:
+    """The singular value decomposition of products ``A @ B`` to the rank of their factors.
+
+    Args:
+        A: NumPy or JAX arrays [..., rows, rank].
+        B: arrays of the same kind [..., rank, columns].
+
+    Returns:
+        The left vectors [..., rows, rank], the values [..., rank], and the right vectors [...,
+        rank, columns].
+    """
+    rank = A.shape[-1]
+    U, S, Vh = A.__array_namespace__().linalg.svd(A @ B, full_matrices=False)
+    return U[..., :rank], S[..., :rank], Vh[..., :rank, :]
+
+
 STEPS: dict[str, Step] = {
     "fold_layer_norm": fold_layer_norm,
     "center_writing_weights": center_writing_weights,
     "center_unembed": center_unembed,
     "fold_value_biases": fold_value_biases,
+    "refactor_factored_attn_matrices": refactor_factored_attn_matrices,
 }

@@ -658,8 +658,6 @@ def test_weights_are_processed_in_place_as_in_a_copy(random_weights, tokens):
     other = HookedTransformer(cfg)
     other.load_and_process_state_dict(random_weights(cfg), center_unembed=False)
     assert max_difference(other(tokens), expected(tokens)) == 0
-    with pytest.raises(UserError, match="make_even"):
-        model.process_weights(refactor_factored_attn_matrices=True)
 
 
 def test_the_constructor_takes_transformer_lens_arguments(tutorial):

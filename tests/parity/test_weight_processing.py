@@ -6,7 +6,8 @@ import torch
 from model_family import BASE, CASES, GROUPED, case
 from scipy.special import log_softmax
 
-from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError
+from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError, numerics
+from jax_revinc.compilation.quick_jit import quick_jit
 from parity.bridge import to_torch
 from revinc.weight_processing import STEPS, obstacles, process_weights
 from torch_reference.installed_transformer_lens import WORLD
@@ -47,6 +48,11 @@ def folds_there(cfg):
     return not (cfg.final_rms or looks_for_a_norm or keeps_a_norm or cfg.d_mlp == cfg.d_model)
 
 
+def refactors_there(cfg):
+    """Whether 3.9 refactors attention; it says "rotary" for a model without positions."""
+    return cfg.positional_embedding_type != "none"
+
+
 def sound(step):
     """The cases for which a step is right in 3.9 too."""
     return [
@@ -54,6 +60,7 @@ def sound(step):
         for name in CASES
         if not obstacles(case(name))[step]
         and (step not in ("fold_layer_norm", "center_writing_weights") or folds_there(case(name)))
+        and (step != "refactor_factored_attn_matrices" or refactors_there(case(name)))
     ]
 
 
@@ -61,13 +68,18 @@ def log_probs(logits):
     return log_softmax(np.asarray(logits), axis=-1)
 
 
-def their_step(step, cfg, weights):
+def their_step(step, cfg, weights, **options):
     theirs = {name: torch.from_numpy(weight.copy()) for name, weight in weights.items()}
     their_cfg = to_torch(HookedTransformer(cfg, params=weights)).cfg
     is_rms = cfg.normalization_type == "RMS"
     how = {"fold_biases": not is_rms, "center_weights": not is_rms}
     how = how if step == "fold_layer_norm" else {}
-    return getattr(ProcessWeights, step)(theirs, cfg=their_cfg, **how)
+    return getattr(ProcessWeights, step)(theirs, cfg=their_cfg, **how | options)
+
+
+def as_signed(step, weight):
+    """A weight; without its signs where singular vectors decide them, which are free to."""
+    return np.abs(weight) if step == "refactor_factored_attn_matrices" else weight
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -78,10 +90,67 @@ def test_every_step_gives_their_weights(model, step):
         processed = STEPS[step](ours.state_dict(), ours.cfg)
         theirs = their_step(step, ours.cfg, ours.state_dict())
         assert list(processed) == list(ours.state_dict())
+        assert_same_weights(step, processed, theirs, name)
+
+
+def assert_same_weights(step, ours, theirs, name):
+    for weight, array in ours.items():
+        array, expected = as_signed(step, array), as_signed(step, theirs[weight].numpy())
+        error = np.abs(array - expected).max()
+        assert error <= BOUND * np.abs(array).max(), f"{name}: {weight}"
+
+
+@pytest.mark.parametrize("options", [{"fold_biases": False}, {"center_weights": False}], ids=str)
+def test_norms_are_folded_in_part_as_there(model, options):
+    for name in ("act_fn gelu", "attention only"):
+        ours = model(case(name))
+        folded = ours.fold_layer_norm(ours.state_dict(), **options)
+        theirs = their_step("fold_layer_norm", ours.cfg, ours.state_dict(), **options)
+        assert_same_weights("fold_layer_norm", folded, theirs, name)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_is_a_method_of_a_model(model, step):
+    """It takes arrays of JAX too, also traced ones, and leaves the model as it is."""
+    ours = model(HookedTransformerConfig(**BASE))
+    before = ours.state_dict()
+    expected = STEPS[step](before, ours.cfg)
+    for method in (getattr(ours, step), quick_jit(getattr(ours, step))):
+        with numerics(ours.cfg):
+            processed = method(ours.params)
         for weight, array in processed.items():
-            scale = np.abs(array).max()
-            error = np.abs(array - theirs[weight].numpy()).max()
-            assert error <= BOUND * scale, f"{name}: {weight}"
+            found, wanted = as_signed(step, np.asarray(array)), as_signed(step, expected[weight])
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-11, err_msg=weight)
+    for weight, array in ours.state_dict().items():
+        np.testing.assert_array_equal(array, before[weight])
+
+
+def test_refactored_attention_has_orthogonal_factors_and_computes_the_same(model):
+    ours = model(HookedTransformerConfig(**BASE | {"positional_embedding_type": "shortformer"}))
+    before = np.asarray(ours(TOKENS))
+    weights = ours.refactor_factored_attn_matrices(ours.state_dict())
+    ours.load_state_dict(weights)
+    np.testing.assert_allclose(ours(TOKENS), before, rtol=0, atol=1e-10)
+    for layer in range(ours.cfg.n_layers):
+        W_O = weights[f"blocks.{layer}.attn.W_O"]
+        np.testing.assert_allclose(
+            W_O @ W_O.mT, np.stack([np.eye(W_O.shape[1])] * len(W_O)), atol=1e-12
+        )
+        W_V = weights[f"blocks.{layer}.attn.W_V"]
+        gram = W_V.mT @ W_V
+        np.testing.assert_allclose(gram, gram * np.eye(W_V.shape[-1]), atol=1e-10)
+        assert not np.any(weights[f"blocks.{layer}.attn.b_V"])
+
+
+def test_all_steps_and_refactoring_are_asked_for_as_there(model):
+    ours = model(HookedTransformerConfig(**BASE))
+    theirs = to_torch(ours)
+    before = log_probs(ours(TOKENS))
+    weights = theirs.state_dict()
+    theirs.load_and_process_state_dict(weights, True, True, True, True, True)
+    ours.process_weights_(True, True, True, True)
+    np.testing.assert_allclose(log_probs(ours(TOKENS)), before, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(abs(ours.W_V), abs(theirs.W_V.detach().numpy()), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -136,6 +205,9 @@ def test_where_they_make_another_model_ours_stays_the_same(model, name):
         ("center_writing_weights", {"normalization_type": "RMS"}, "centre"),
         ("center_writing_weights", {"final_rms": True}, "centre"),
         ("center_unembed", {"output_logits_soft_cap": 1.0}, "output_logits_soft_cap"),
+        ("refactor_factored_attn_matrices", {"positional_embedding_type": "rotary"}, "rotary"),
+        ("refactor_factored_attn_matrices", {"d_head": 8, "n_key_value_heads": None}, "d_head"),
+        ("refactor_factored_attn_matrices", {}, "heads share keys and values"),
     ],
 )
 def test_a_step_that_would_change_the_model_is_refused(model, step, fields, why):

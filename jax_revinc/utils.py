@@ -6,6 +6,7 @@ functions that would fill an array in place return a new one.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -53,6 +54,7 @@ __all__ = [
     "get_corner",
     "get_cumsum_along_dim",
     "get_matrix_corner",
+    "get_nested_attr",
     "get_offset_position_ids",
     "init_kaiming_normal_",
     "init_kaiming_uniform_",
@@ -202,6 +204,15 @@ def repeat_along_head_dimension(
     del clone_tensor
     batch, pos, d_model = tensor.shape
     return jnp.broadcast_to(tensor[:, :, None], (batch, pos, n_heads, d_model))
+
+
+def get_nested_attr(obj: Any, attr_str: str) -> Any:
+    """The attribute of a dotted name, such as ``blocks.0.attn.W_Q`` of a model.
+
+    Raises:
+        AttributeError: if there is none.
+    """
+    return operator.attrgetter(attr_str)(obj)
 
 
 def filter_dict_by_prefix(dictionary: Mapping[str, T], prefix: str) -> dict[str, T]:

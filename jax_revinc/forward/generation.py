@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jax_revinc.compilation.numerical_settings import with_numerics
 from jax_revinc.forward.arguments import Asked, Inputs
-from jax_revinc.forward.sampling import sample_logits
+from jax_revinc.forward.sampling import is_random, sample_logits
 from jax_revinc.forward.token_checks import check_tokens
 from jax_revinc.hooks.taps import applying
 from revinc.errors import UserError
@@ -75,7 +75,7 @@ class Generation:
                 `eos_token_id`.
             eos_token_id: the token, or tokens, that end a sequence.
             do_sample: draw tokens at random, or else take the likeliest one.
-            top_k: draw from this many of the likeliest tokens.
+            top_k: draw from this many of the likeliest tokens; 1 takes the likeliest.
             top_p: without top_k, draw from the likeliest tokens that together have this probability.
             temperature: the logits are divided by it; 0 takes the likeliest token.
             freq_penalty: taken off a token's logit for each time that it has occurred.
@@ -114,7 +114,7 @@ class Generation:
                 "earlier positions of a bidirectional model see new tokens, so their keys can't be "
                 "kept; pass use_past_kv_cache=False"
             )
-        if sampling.temperature and key is None:
+        if key is None and is_random(sampling.temperature, top_k):
             raise UserError(
                 "drawing tokens needs a key: pass key=jax.random.key(0), or do_sample=False"
             )

@@ -60,4 +60,5 @@ def lm_accuracy(
         per_token: return a bool for each token [batch, pos - 1].
     """
     right = jnp.argmax(logits, axis=-1)[:, :-1] == jnp.asarray(tokens)[:, 1:]
-    return right if per_token else right.mean()
+    wide_enough = jnp.promote_types(logits.dtype, jnp.float32)
+    return right if per_token else right.mean(dtype=wide_enough)

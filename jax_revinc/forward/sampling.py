@@ -34,14 +34,15 @@ def sample_logits(
 
     Args:
         final_logits: the logits at the last position [batch, d_vocab_out].
-        top_k: draw from this many of the likeliest tokens.
+        top_k: draw from this many of the likeliest tokens; 1 takes the likeliest.
         top_p: without top_k, draw from the likeliest tokens that together have this probability.
         temperature: the logits are divided by it.
         freq_penalty: taken off a token's logit for each time that it occurs in `tokens`; ignored at
             a temperature of 0.
         repetition_penalty: divides the positive and multiplies the negative logits of all `tokens`.
         tokens: the tokens so far [batch, pos], for the penalties.
-        key: a random key, such as ``jax.random.key(0)``. A temperature of 0 needs none.
+        key: a random key, such as ``jax.random.key(0)``. A temperature of 0 or a top_k of 1 needs
+            none: of equally likely tokens they take the first.
 
     Raises:
         UserError: for numbers out of range, or without a key or tokens where they are needed.
@@ -51,7 +52,7 @@ def sample_logits(
         logits = penalize_repetition(logits, counts(tokens, logits), repetition_penalty)
     if temperature == 0.0:
         return logits.argmax(-1)
-    if key is None:
+    if key is None and is_random(temperature, top_k):
         raise UserError(
             "drawing tokens needs a key, such as key=jax.random.key(0); temperature=0 takes the "
             "likeliest token without one"
@@ -67,7 +68,14 @@ def sample_logits(
         if not 0 < require_number("top_p", top_p) <= 1:
             raise UserError(f"top_p must be above 0 and at most 1, not {top_p}")
         logits = keep_top_p(logits, top_p)
+    if key is None or not is_random(temperature, top_k):
+        return logits.argmax(-1)
     return jax.random.categorical(key, logits.astype(jnp.float32))
+
+
+def is_random(temperature: float, top_k: int | None) -> bool:
+    """Whether a choice of tokens is left to chance."""
+    return temperature != 0 and top_k != 1
 
 
 def counts(

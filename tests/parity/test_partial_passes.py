@@ -167,6 +167,18 @@ def test_input_to_embed_gives_what_the_blocks_are_given(sides):
                 same(one, other)
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "freq_penalty": 2.0}], ids=str)
+def test_continuing_by_the_likeliest_of_one_token_needs_no_key(sides, options):
+    ours, theirs, name = sides
+    if name not in ("tutorial", "alibi"):
+        pytest.skip("the same for every model")
+    settings = {"max_new_tokens": 3, "stop_at_eos": False, "top_k": 1, **options}
+    expected = theirs.generate(
+        torch.tensor(TOKENS[:, :4]), **settings, use_past_kv_cache=False, verbose=False
+    )
+    assert ours.generate(TOKENS[:, :4], **settings).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize(
     "ends", [{"stop_at_eos": False}, {"eos_token_id": 2}, {"eos_token_id": [3, 0]}]
 )

@@ -12,6 +12,7 @@ import torch
 import transformer_lens
 import transformer_lens.head_detector as their_detector
 import transformer_lens.utilities as their_utils
+from scipy.special import log_softmax
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, SVDInterpreter, head_detector
 from jax_revinc import utils as our_utils
@@ -107,7 +108,6 @@ ARRAYS = (
     "u.apply_softcap(x, 0.5)",
     "u.apply_softcap(x, -1.0)",
     "u.lm_cross_entropy_loss(x, ids)",
-    "u.lm_accuracy(x, ids)",
     "u.lm_accuracy(x, ids, per_token=True)",
     "u.get_corner(x)",
     "u.get_corner(x, 1)",
@@ -316,6 +316,16 @@ def test_functions_of_arrays():
     assert evaluate(VALUES, ours) == evaluate(VALUES, theirs)
 
 
+def test_an_accuracy_has_the_precision_of_the_logits():
+    """Theirs has torch's default precision."""
+    with jax.enable_x64(True):
+        ours = arrays(False)
+    expected = their_utils.lm_accuracy(*(arrays(True)[name] for name in ("x", "ids")))
+    assert_close(our_utils.lm_accuracy(ours["x"], ours["ids"]), expected, "lm_accuracy")
+    for narrow in (jnp.float32, jnp.bfloat16):
+        assert our_utils.lm_accuracy(ours["x"].astype(narrow), ours["ids"]).dtype == jnp.float32
+
+
 def test_comparing_structures_prints_the_same(capsys):
     rng = np.random.default_rng(1)
     one = rng.normal(size=(3, 4))
@@ -369,6 +379,19 @@ def test_tokens_are_drawn_from_the_same_logits(monkeypatch, options):
     np.testing.assert_allclose(drawn_from["ours"], drawn_from["theirs"], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.5, "freq_penalty": 0.5}, {"repetition_penalty": 9.0}], ids=str
+)
+def test_the_likeliest_of_one_token_needs_no_key(options):
+    rng = np.random.default_rng(2)
+    logits, tokens = rng.normal(size=(3, 6)), rng.integers(0, 6, size=(3, 4))
+    ours = our_utils.sample_logits(jnp.asarray(logits), top_k=1, tokens=tokens, **options)
+    theirs = their_utils.sample_logits(
+        torch.tensor(logits), top_k=1, tokens=torch.tensor(tokens), **options
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_a_table_of_logits():
     logits = np.random.default_rng(0).normal(size=7).astype("float32")
 
@@ -383,6 +406,17 @@ def test_a_table_of_logits():
     np.testing.assert_allclose(
         ours.drop(columns="token_string"), theirs.drop(columns="token_string"), rtol=1e-5
     )
+
+
+def test_a_table_of_float64_logits_is_right_to_the_last_digits():
+    """Theirs has probabilities in float32 all the same."""
+    logits = np.random.default_rng(0).normal(size=7)
+    ours = our_utils.logits_to_df(logits)
+    order = np.argsort(-logits)
+    np.testing.assert_array_equal(ours.token_index, order)
+    np.testing.assert_array_equal(ours.logit, logits[order])
+    np.testing.assert_allclose(ours.log_prob, log_softmax(logits)[order], rtol=1e-14)
+    assert abs(ours.probability.sum() - 1) < 1e-14
 
 
 @pytest.mark.parametrize("shape", [(200, 300), (3, 200, 100)])

@@ -27,6 +27,7 @@ from jax_revinc.components.norms import NORMS
 from jax_revinc.components.params import within
 from jax_revinc.components.positions import Positions
 from jax_revinc.forward.arguments import Asked, Inputs, ReturnType, read_arguments
+from jax_revinc.forward.embedding_steps import EmbeddingSteps
 from jax_revinc.forward.generation import Generation
 from jax_revinc.forward.hooked_forward import Result, Wanted, run_forward
 from jax_revinc.forward.next_token import lm_cross_entropy_loss
@@ -70,6 +71,7 @@ class Output(NamedTuple):
 class HookedTransformer(
     StackedWeights,
     WeightFolding,
+    EmbeddingSteps,
     LastingHooks,
     HookSwitches,
     Generation,

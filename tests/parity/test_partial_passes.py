@@ -167,6 +167,48 @@ def test_input_to_embed_gives_what_the_blocks_are_given(sides):
                 same(one, other)
 
 
+@pytest.mark.parametrize("offset", [0, 2])
+def test_positions_are_added_to_embeddings(sides, offset):
+    ours, theirs, name = sides
+    embed = np.random.default_rng(0).normal(size=(3, 6 - offset, ours.cfg.d_model))
+    for mask in (None, MASK):
+        found = ours.get_residual(embed, offset, attention_mask=mask)
+        their_mask = None if mask is None else torch.tensor(mask)
+        expected = theirs.get_residual(torch.tensor(embed), offset, attention_mask=their_mask)
+        same(found[0], expected[0])
+        assert (found[1] is None) == (expected[1] is None) == (name != "shortformer")
+        if found[1] is not None:
+            same(found[1], expected[1])
+    alone = ours.get_residual(embed, offset, return_shortformer_pos_embed=False)
+    np.testing.assert_array_equal(alone, ours.get_residual(embed, offset)[0])
+
+
+def test_hooks_see_the_positions_that_are_added(sides):
+    ours, _, name = sides
+    if name != "tutorial":
+        pytest.skip("the same for every model with positions")
+    embed = np.zeros((1, 2, ours.cfg.d_model))
+    with ours.hooks(fwd_hooks=[("hook_pos_embed", lambda x, hook: 2 * x)]):
+        doubled, _ = ours.get_residual(embed, 1)
+    np.testing.assert_array_equal(doubled, 2 * np.asarray(ours.get_residual(embed, 1)[0]))
+
+
+def test_new_tokens_stand_after_cached_ones(sides):
+    ours, _, _ = sides
+    cache = TransformerLensKeyValueCache.init_cache(ours.cfg, batch_size=3)
+    assert ours.get_pos_offset(None, 3) == ours.get_pos_offset(cache, 3) == 0
+    ours(TOKENS[:, :4], past_kv_cache=cache)
+    assert ours.get_pos_offset(cache, 3) == 4
+    with pytest.raises(UserError, match="the input 2 sequences"):
+        ours.get_pos_offset(cache, 2)
+    with pytest.raises(UserError, match=r"from position 7 on are longer than n_ctx=8"):
+        ours.get_residual(np.zeros((1, 2, ours.cfg.d_model)), 7)
+    with pytest.raises(UserError, match="embed must be floats"):
+        ours.get_residual(TOKENS, 0)
+    with pytest.raises(UserError, match=r"attention_mask must have shape \[3, 6\]"):
+        ours.get_residual(ours.W_E[TOKENS[:, :5]], 1, attention_mask=MASK[:, :5])
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 0.5, "freq_penalty": 2.0}], ids=str)
 def test_continuing_by_the_likeliest_of_one_token_needs_no_key(sides, options):
     ours, theirs, name = sides

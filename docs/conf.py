@@ -51,7 +51,7 @@ nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", "Store"),  # `load` makes it
     ("py:class", "Checksums"),  # `Run.load` reads them
-    ("py:class", "Inputs|Asked|Positions"),  # of the forward pass as a pure function
+    ("py:class", "Inputs|Asked|Positions|ReturnType"),  # of the forward pass as a pure function
     ("py:class", "Direction|LensHandle"),  # of hooks
     ("py:class", "Reading|Block"),  # of the parts of a residual stream
 ]

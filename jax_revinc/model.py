@@ -514,11 +514,6 @@ def find_params(model: HookedTransformer) -> list[nnx.Param[Array]]:
     return [find(owners[owner]) for owner, find in param_finders(model.cfg)]
 
 
-def find_param(model: HookedTransformer, name: str) -> nnx.Param[Array]:
-    """The parameter of a model by its dotted name, such as ``blocks.0.attn.W_Q``."""
-    return model.param_variables()[name]
-
-
 @functools.lru_cache(maxsize=64)
 def hook_names(cfg: HookedTransformerConfig) -> tuple[str, ...]:
     """The names of all activations of a model of config `cfg`, in execution order."""

@@ -1,5 +1,7 @@
 # make demo       train 512 models, draw their atlas, take out the best, check it against TransformerLens
 # make test       run the tests, except the slow ones: minutes
+# make test-slow  run the slow tests;  PART=2/4 runs the second of four parts of them
+# make test-optimized  run the tests about bits, compiled as for users, with LLVM's optimizations
 # make test-full  run all tests
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
 # make test-gpu-compile  compile the training programs for GPUs that need not be there, in an environment of its own
@@ -21,8 +23,10 @@ OLDEST := 3.11.0
 NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 MINUTES ?= inf
+PART ?= 1/1
+SLOW = --timeout 1800 --minutes $(MINUTES) --part $(PART) -rs
 
-.PHONY: demo help test test-slow test-full test-tl4 test-gpu-compile lint format docs pictures pins release clean
+.PHONY: demo help test test-slow test-optimized test-full test-tl4 test-gpu-compile lint format docs pictures pins release clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
@@ -41,9 +45,12 @@ test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest $(PARALLEL) -m 'slow or optimized' --timeout 1800 --minutes $(MINUTES) -rs
+	$(BIN)/python -m pytest $(PARALLEL) -m 'slow and not optimized' $(SLOW)
 
-test-full: test test-slow
+test-optimized: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest $(PARALLEL) -m optimized $(SLOW)
+
+test-full: test test-slow test-optimized
 
 test-tl4: $(VENV4)/tests-tl4.stamp
 	$(VENV4)/bin/python -m pytest $(PARALLEL) tests/parity tests/torch_reference

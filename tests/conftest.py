@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
+import zlib
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +26,8 @@ from revinc.weights import parameter_shapes
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
+# Python looks through every object that JAX keeps, again and again, and finds nothing to free.
+gc.set_threshold(100_000, 50, 50)
 
 BEGAN = time.monotonic()
 
@@ -28,13 +35,32 @@ BEGAN = time.monotonic()
 def pytest_addoption(parser):
     help = "skip the tests that have not begun after this many minutes, and say so"
     parser.addoption("--minutes", type=float, default=float("inf"), help=help)
+    help = "run one part of the tests, such as 2/4: the second of four parts, of about equal size"
+    parser.addoption("--part", type=part_of_tests, default=(1, 1), help=help)
+
+
+def part_of_tests(text):
+    """The numbers of a part and of all parts."""
+    part, parts = map(int, text.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError(f"there is no part {part} of {parts}")
+    return part, parts
+
+
+def pytest_collection_modifyitems(config, items):
+    """Keep one part of the tests. A test's part depends on its name alone."""
+    part, parts = config.option.part
+    numbers = [zlib.crc32(item.nodeid.encode()) % parts + 1 for item in items]
+    left_out = [item for item, number in zip(items, numbers, strict=True) if number != part]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item, number in zip(items, numbers, strict=True) if number == part]
 
 
 def pytest_configure(config):
     """Let this session's processes compile each program once (before anything imports jax or torch).
 
-    Fast tests compile without LLVM's optimizations. Tests marked `optimized` are about bits that these
-    may change, so they run among the slow tests too.
+    Tests compile without LLVM's optimizations, except for `make test-optimized`: the tests marked
+    `optimized` are about bits that these may change.
     """
     folder = tempfile.mkdtemp(prefix="jax-revinc-tests-")
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
@@ -44,11 +70,26 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_REVINC_CACHE", folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-    if config.option.markexpr == "not slow":
+    if config.option.markexpr != "optimized":
         from jax_revinc.compilation.quick_jit import OPTIONS
 
         flags = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
         os.environ.setdefault("XLA_FLAGS", flags)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def free_memory():
+    """Drop the programs of the files before, once they hold gigabytes."""
+    yield
+    if sys.platform == "linux" and "jax" in sys.modules and resident_bytes() > 2 * 2**30:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # the compiler leaves free pieces all over the heap
+
+
+def resident_bytes():
+    """The memory of this process, on Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def pytest_runtest_setup(item):

@@ -12,6 +12,7 @@ OPTIONS: dict[str, bool | int] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,  # a module of LLVM costs more than most programs' code
 }
 """XLA's options for machine code that LLVM does not optimize. XLA optimizes the computation as ever."""
 

@@ -14,6 +14,11 @@ from playwright.sync_api import sync_playwright
 WIDTH = 1150
 """Pixels of a picture, as of a window on a desktop."""
 
+DRAWN = """() => new Promise((drawn) => {
+    new IntersectionObserver((_, observer) => drawn(observer.disconnect())).observe(document.body);
+})"""
+"""Waits for the figures on the screen: they are drawn first, since a page's own observer is older."""
+
 
 def main(run: Path, store: Path, folder: Path = Path(__file__).parent) -> None:
     """Take a picture of the top of each page, as high as here.
@@ -35,7 +40,7 @@ def main(run: Path, store: Path, folder: Path = Path(__file__).parent) -> None:
         for name, (page, height) in pages.items():
             tab = browser.new_page(viewport={"width": WIDTH, "height": height})
             tab.goto(page.resolve().as_uri())
-            tab.wait_for_load_state("networkidle")
+            tab.evaluate(DRAWN)
             tab.screenshot(path=folder / f"{name}.png")
         browser.close()
 

@@ -198,12 +198,29 @@ def browser():
 
 @pytest.fixture
 def open_offline(browser):
-    """A function that opens a page's path in an offline tab: the tab, and what went wrong or was asked for."""
+    """A function that opens a page's path in an offline tab: the tab, and what went wrong or was asked for.
+
+    A script that it is given runs before those of the page.
+    """
+    with offline_tabs(browser) as open_page:
+        yield open_page
+
+
+@pytest.fixture(scope="module")
+def open_shared(browser):
+    """`open_offline` for a tab that tests share. Each leaves it as it found it."""
+    with offline_tabs(browser) as open_page:
+        yield open_page
+
+
+@contextmanager
+def offline_tabs(browser):
     contexts = []
 
-    def open_page(path):
+    def open_page(path, script=""):
         context = browser.new_context(offline=True, viewport={"width": 1300, "height": 900})
         contexts.append(context)
+        context.add_init_script(script)
         tab = context.new_page()
         events = []
         tab.on("console", lambda message: events.append(f"{message.type}: {message.text}"))

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from flax import nnx
+from pages import look_at_all
 
 import parity
 from jax_revinc import HookedTransformer, TrainConfig
@@ -141,7 +142,7 @@ def test_a_page_that_cannot_be_written_leaves_the_earlier_one(good, tmp_path, fu
 def test_the_page_opens_offline_and_its_charts_show_every_tensor(good, tmp_path, open_offline):
     path = write_page(good, tmp_path / "parity.html")
     tab, events = open_offline(path)
-    tab.locator("[data-figure] .points").nth(1).wait_for()
+    look_at_all(tab)
     assert [e for e in events if not e.startswith("request: data:")] == [
         f"request: {path.as_uri()}"
     ]
@@ -165,6 +166,7 @@ def test_nothing_sticks_out_of_a_telephone(bad, tmp_path, open_offline):
     tab, _ = open_offline(write_page(bad, tmp_path / "parity.html"))
     tab.set_viewport_size({"width": 360, "height": 800})
     tab.reload()
+    look_at_all(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360
 
 

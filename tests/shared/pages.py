@@ -1,4 +1,4 @@
-"""Reading pages: the figures inside them, and the text that a reader sees."""
+"""Reading pages: the figures inside them, the text that a reader sees, and scrolling in a browser."""
 
 from __future__ import annotations
 
@@ -30,13 +30,38 @@ def table_of(html, caption):
     ]
 
 
+SEEN = """(place, scroll) => new Promise((seen) => {
+    if (scroll) place.scrollIntoView({ block: "center" });
+    new IntersectionObserver((_, observer) => seen(observer.disconnect())).observe(place);
+})"""
+"""Resolves when the page has drawn what is near the screen: a frame tells the oldest observer first."""
+
+
+def wait_until_drawn(tab):
+    """Wait until the figures near the screen are up to date."""
+    tab.locator("body").evaluate(SEEN, False)
+
+
+def look_at(tab, figure):
+    """Scroll to a figure, and wait until it is up to date."""
+    tab.locator(f"[data-figure='{figure}']").evaluate(SEEN, True)
+
+
+def look_at_all(tab):
+    """Scroll through the page, past every figure, and wait until each is up to date."""
+    for place in tab.locator("[data-figure]:visible").all():
+        place.evaluate(SEEN, True)
+
+
 def assert_opens_offline_on_a_telephone(open_offline, page, figure):
     """A page asks for nothing but itself, draws a figure, and is no wider than a telephone."""
     tab, events = open_offline(page)
-    tab.locator(f"[data-figure='{figure}'] .gtitle").wait_for()
+    look_at(tab, figure)
+    assert tab.locator(f"[data-figure='{figure}'] .gtitle").is_visible()
     assert [e for e in events if not e.startswith("request: data:")] == [
         f"request: {page.as_uri()}"
     ]
     tab.set_viewport_size({"width": 390, "height": 800})
     tab.reload()
+    look_at_all(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390

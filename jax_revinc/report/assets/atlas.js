@@ -26,16 +26,21 @@ if (scatter) {
   function redraw() {
     lists.forEach(measure);
     ring();
-    draw(scatter);
+    markOutOfDate([scatter]);
+  }
+
+  function show({ points: [point] }) {
+    models.value = point.customdata;
+    models.dispatchEvent(new Event("change"));
   }
 
   lists.forEach((list) => list.addEventListener("change", redraw));
   document.addEventListener("chosen", ({ detail }) => {
     if (detail === "model") redraw();
   });
-  redraw();
-  scatter.on("plotly_click", ({ points: [point] }) => {
-    models.value = point.customdata;
-    models.dispatchEvent(new Event("change"));
+  scatter.addEventListener("drawn", () => {
+    scatter.removeAllListeners("plotly_click");
+    scatter.on("plotly_click", show);
   });
+  redraw();
 }

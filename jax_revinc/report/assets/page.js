@@ -5,7 +5,6 @@ const places = [...document.querySelectorAll("[data-figure]")];
 const darkMode = matchMedia("(prefers-color-scheme: dark)");
 const touch = matchMedia("(hover: none)");
 const options = {
-  responsive: true,
   displaylogo: false,
   displayModeBar: touch.matches ? false : "hover", // on a touch screen it would cover the legend
   modeBarButtons: [["toImage"]],
@@ -15,6 +14,17 @@ const options = {
 const chosen = {};
 let printing = false;
 
+/** Draws the figures that are out of date, each when it comes near the screen. */
+const outOfDate = new IntersectionObserver(
+  (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => draw(entry.target)),
+  { rootMargin: "100%" }, // near: no further than one more screen
+);
+
+/** Sees when a place appears or has another size: its figure is as large as it. */
+const sizes = new ResizeObserver((entries) => {
+  if (!printing) markOutOfDate(entries.map((entry) => entry.target));
+});
+
 /** Sets what a path such as "data.0.z" leads to. */
 function put(figure, path, value) {
   const keys = path.split(".");
@@ -22,7 +32,17 @@ function put(figure, path, value) {
   keys.reduce((part, key) => part[key], figure)[last] = value;
 }
 
+/** Marks figures as out of date: those near the screen are drawn in the next frame. */
+function markOutOfDate(changed) {
+  for (const place of changed) {
+    outOfDate.unobserve(place);
+    outOfDate.observe(place);
+  }
+}
+
+/** Draws a figure as it is to be now. */
 function draw(place) {
+  outOfDate.unobserve(place);
   const picture = pictures[place.dataset.figure];
   const figure = structuredClone(picture.figure);
   const version = picture.versions[chosen[picture.axis] ?? 0] ?? {};
@@ -31,18 +51,18 @@ function draw(place) {
   figure.layout.template = templates[scheme];
   const named = figure.layout.meta?.colours;
   if (named) figure.layout.colorway = named.map((name) => colours[scheme][name]);
-  if (printing) figure.layout.width = place.clientWidth; // Plotly's own resizing comes too late for the printer
-  Plotly.react(place, figure.data, figure.layout, options);
-}
-
-function drawAll() {
-  places.forEach(draw);
+  figure.layout.width = place.clientWidth;
+  figure.layout.height = place.clientHeight;
+  // Plotly.react, which is faster, leaves a legend where it was at another width.
+  const plot = place.layout?.width === figure.layout.width ? Plotly.react : Plotly.newPlot;
+  plot(place, figure.data, figure.layout, options);
+  place.dispatchEvent(new CustomEvent("drawn"));
 }
 
 /** Shows what belongs to a choice on an axis. */
 function choose(axis, choice) {
   chosen[axis] = choice;
-  places.filter((place) => pictures[place.dataset.figure].axis === axis).forEach(draw);
+  markOutOfDate(places.filter((place) => pictures[place.dataset.figure].axis === axis));
   for (const part of document.querySelectorAll(`[data-${axis}]`)) {
     part.hidden = Number(part.dataset[axis]) !== choice;
   }
@@ -127,21 +147,11 @@ function connectFilter(form) {
 
   function filter() {
     for (const card of document.querySelectorAll("[data-layer]")) {
-      const shown = selects.every(({ name, value }) => ["all", card.dataset[name] ?? value].includes(value));
-      const appears = card.hidden && shown;
-      card.hidden = !shown;
-      if (appears) card.querySelectorAll("[data-figure]").forEach((place) => Plotly.Plots.resize(place));
+      card.hidden = !selects.every(({ name, value }) => ["all", card.dataset[name] ?? value].includes(value));
     }
   }
 
   selects.forEach((select) => select.addEventListener("change", filter));
-}
-
-/** Draws the figures of a section again that is opened: a folded one has no size. */
-function connectFold(details) {
-  details.addEventListener("toggle", () => {
-    if (details.open) details.querySelectorAll("[data-figure]").forEach((place) => Plotly.Plots.resize(place));
-  });
 }
 
 /** Opens the section that the address leads to. */
@@ -150,22 +160,24 @@ function openTarget() {
   if (details) details.open = true;
 }
 
-/** On paper the page is light, and as narrow as a sheet. */
+/** On paper the page is whole, light, and as narrow as a sheet. */
 function setPrinting(on) {
   printing = on;
   document.documentElement.classList.toggle("printing", on);
-  if (on) document.querySelectorAll("details").forEach((details) => (details.open = true));
-  drawAll();
-  places.forEach((place) => Plotly.Plots.resize(place));
+  if (on) {
+    document.querySelectorAll("details").forEach((details) => (details.open = true));
+    places.forEach(draw); // the printer does not wait
+  } else {
+    markOutOfDate(places);
+  }
 }
 
 document.querySelectorAll(".chooser").forEach(connectChooser);
 document.querySelectorAll(".slider").forEach(connectSlider);
 document.querySelectorAll(".filter").forEach(connectFilter);
-document.querySelectorAll("details").forEach(connectFold);
 addEventListener("hashchange", openTarget);
 openTarget();
-darkMode.addEventListener("change", drawAll);
+darkMode.addEventListener("change", () => markOutOfDate(places));
 addEventListener("beforeprint", () => setPrinting(true));
 addEventListener("afterprint", () => setPrinting(false));
-drawAll();
+places.forEach((place) => sizes.observe(place));

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from pages import look_at, look_at_all
 from rich.spinner import SPINNERS
 
 from jax_revinc import PRESETS, ReverseIncrement, TrainConfig, UserError
@@ -629,7 +630,8 @@ def test_a_population_of_which_all_diverged(tmp_path, open_offline):
     assert f"{Rate(3, 3).text} diverged (3)" in said
     assert "there are no patterns to show" in said
     tab, events = open_offline(path)
-    tab.locator("[data-figure='histogram-train'] .gtitle").wait_for()
+    look_at_all(tab)
+    assert tab.locator("[data-figure='histogram-train'] .gtitle").is_visible()
     assert not [event for event in events if not event.startswith("request: ")]
 
 
@@ -706,9 +708,7 @@ def test_a_damaged_chunk_is_named_and_the_old_page_stays(copy, monkeypatch, caps
 
 @pytest.fixture
 def opened(open_offline, population):
-    tab, events = open_offline(population.path / "atlas.html")
-    tab.locator("[data-figure='pattern-1-0'] .gtitle").wait_for()
-    return tab, events
+    return open_offline(population.path / "atlas.html")
 
 
 def shown_model(tab):
@@ -716,11 +716,13 @@ def shown_model(tab):
 
 
 def written(tab, figure):
+    look_at(tab, figure)
     return tab.locator(f"[data-figure='{figure}'] .heatmap-label").all_text_contents()
 
 
 def test_the_page_opens_offline_without_a_complaint(opened, population):
     tab, events = opened
+    look_at_all(tab)
     page_itself = f"request: {(population.path / 'atlas.html').as_uri()}"
     assert [event for event in events if not event.startswith("request: data:")] == [page_itself]
     places = tab.locator("[data-figure]").all()
@@ -731,7 +733,7 @@ def test_the_page_opens_offline_without_a_complaint(opened, population):
 def test_a_click_on_a_point_opens_its_model(opened, pictures):
     tab, events = opened
     before = shown_model(tab), written(tab, "pattern-0-0")
-    tab.locator("[data-figure='scatter']").scroll_into_view_if_needed()
+    look_at(tab, "scatter")
     points = tab.locator("[data-figure='scatter'] .scatterlayer .trace").nth(1).locator(".point")
     box = points.last.bounding_box()
     tab.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -786,6 +788,7 @@ def test_models_can_be_chosen_by_keyboard_and_by_number(opened):
 
 
 def scatter_data(tab):
+    look_at(tab, "scatter")
     return tab.evaluate(
         "document.querySelector(\"[data-figure='scatter']\").data.map(({x, y, customdata}) => ({x, y, customdata}))"
     )
@@ -824,9 +827,10 @@ def test_axes_and_distributions_can_be_chosen(opened, tables):
     band = "document.querySelector(\"[data-figure='curves-accuracy-holdout']\").data[4].y"
     curves = tables["curves"]
     expected = curves[(curves["scope"] == labels[1]) & (curves["metric"] == "holdout_accuracy")]
+    look_at(tab, "curves-accuracy-holdout")
     np.testing.assert_allclose(tab.evaluate(band), expected["q50"], rtol=1e-3)
     assert not [event for event in events if event.startswith("error")]
     tab.set_viewport_size({"width": 360, "height": 800})
     tab.reload()
-    tab.locator("[data-figure='pattern-1-0'] .gtitle").wait_for()
+    look_at_all(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from markupsafe import escape
+from pages import look_at, look_at_all
 
 from jax_revinc import (
     HookedTransformerConfig,
@@ -417,9 +418,9 @@ def test_the_cost_of_ablation_is_that_of_the_analysis(run, figures):
 # In a browser
 
 
-def unfold(tab):
-    """Open every folded section, whose figures are drawn then."""
-    folded = tab.locator("section > details:not([open]) > summary")
+def unfold(tab, section=""):
+    """Open a section that is folded, such as "#settings", or all."""
+    folded = tab.locator(f"section{section} > details:not([open]) > summary")
     while folded.count():
         folded.first.click()
 
@@ -427,19 +428,25 @@ def unfold(tab):
 @pytest.fixture
 def opened(open_offline, page):
     """The page in an offline tab, and what went wrong or was asked for, in words."""
-    tab, events = open_offline(page)
-    unfold(tab)
-    tab.locator("[data-figure] .gtitle").nth(len(NAMES) - 1).wait_for()
-    return tab, events
+    return open_offline(page)
+
+
+@pytest.fixture(scope="module")
+def shared(open_shared, page):
+    """The page in a tab for tests that leave it as they found it, and what went wrong."""
+    return open_shared(page)
 
 
 def written(tab, figure):
     """The numbers that a reader sees in a heatmap."""
+    look_at(tab, figure)
     return tab.locator(f"[data-figure='{figure}'] .heatmap-label").all_text_contents()
 
 
 def test_the_page_opens_offline_without_a_complaint(opened, page):
     tab, events = opened
+    unfold(tab)
+    look_at_all(tab)
     assert [e for e in events if not e.startswith("request: data:")] == [
         f"request: {page.as_uri()}"
     ]
@@ -449,8 +456,8 @@ def test_the_page_opens_offline_without_a_complaint(opened, page):
     assert titles == [place.get_attribute("aria-label") for place in places.all()]
 
 
-def test_the_heatmap_that_is_seen_is_the_cache(opened, activations):
-    tab, _ = opened
+def test_the_heatmap_that_is_seen_is_the_cache(shared, activations):
+    tab, _ = shared
     pattern = np.asarray(activations[1]["pattern", 1])[0, 0]
     numbers = [float(text) for text in written(tab, "pattern-1-0") if text]
     assert len(numbers) == 36
@@ -471,6 +478,7 @@ def type_the_sequence(tab, name, index):
 def test_choosing_a_sequence_changes_what_is_shown(opened, run, figures, ask, index):
     tab, events = opened
     name = " ".join(map(str, shown_sequences(run)[index][1:5]))
+    unfold(tab)
     before = {name: written(tab, name) for name in figures}
     ask(tab, name, index)
     after = {name: written(tab, name) for name in figures}
@@ -503,8 +511,8 @@ def test_sequences_one_by_one_and_the_next_mistake(opened, run, activations):
     assert "✗" in shown.text_content()
 
 
-def test_beside_a_box_with_a_bad_sequence_stands_what_is_expected(opened):
-    tab, _ = opened
+def test_beside_a_box_with_a_bad_sequence_stands_what_is_expected(shared):
+    tab, _ = shared
     box, complaint = tab.locator(".chooser input"), tab.locator(".chooser .complaint")
     plain = box.evaluate("box => getComputedStyle(box).borderColor")
     red = [int(LIGHT.wrong[i : i + 2], 16) for i in (1, 3, 5)]
@@ -526,8 +534,8 @@ def test_beside_a_box_with_a_bad_sequence_stands_what_is_expected(opened):
         assert box.evaluate("box => getComputedStyle(box).borderColor") == plain
 
 
-def test_an_empty_box_is_no_mistake(opened):
-    tab, _ = opened
+def test_an_empty_box_is_no_mistake(shared):
+    tab, _ = shared
     tab.locator(".chooser input").fill("9")
     tab.keyboard.press("Enter")
     tab.locator(".chooser input").fill("")
@@ -537,6 +545,7 @@ def test_an_empty_box_is_no_mistake(opened):
 
 def test_only_settings_that_differ_from_the_preset_are_unfolded(opened, run):
     tab, _ = opened
+    unfold(tab, "#settings")
     shown = tab.locator("#settings tr:visible th")
     assert shown.all_text_contents() == ["steps", "snapshots"]
     tab.get_by_text("All settings").click()
@@ -548,6 +557,7 @@ def test_only_settings_that_differ_from_the_preset_are_unfolded(opened, run):
 def test_no_setting_is_broken_or_printed_over_another(opened, width):
     tab, _ = opened
     tab.set_viewport_size({"width": width, "height": 800})
+    unfold(tab, "#settings")
     tab.get_by_text("All settings").click()
     tables = [table.bounding_box() for table in tab.locator("#settings table").all()]
     assert all(box["x"] + box["width"] <= width for box in tables)
@@ -562,8 +572,8 @@ def test_no_setting_is_broken_or_printed_over_another(opened, width):
     assert max(beside) <= 0
 
 
-def test_a_layer_can_be_looked_at_alone(opened):
-    tab, _ = opened
+def test_a_layer_can_be_looked_at_alone(shared):
+    tab, _ = shared
     chooser = tab.locator(".filter select[name=layer]")
     chooser.select_option("1")
     visible = [
@@ -587,8 +597,8 @@ def test_the_page_can_be_used_by_keyboard_alone(opened):
     assert tab.locator("[data-sequence]:visible").get_attribute("data-sequence") == "2"
 
 
-def test_a_slider_shows_the_circuit_forming(opened, run, figures):
-    tab, events = opened
+def test_a_slider_shows_the_circuit_forming(shared, run, figures):
+    tab, events = shared
     said, slider = tab.locator(".slider output"), tab.locator(".slider input")
     place = "forming-1-0"
     tokens = run.config.task.sequences()[:, :-1]
@@ -610,6 +620,7 @@ def test_figures_follow_the_colour_scheme_and_paper_is_light(opened):
 
     tab, _ = opened
     title = tab.locator("[data-figure='loss'] .gtitle")
+    look_at(tab, "loss")
 
     def is_drawn_in(theme):
         colour = [int(theme.ink[i : i + 2], 16) for i in (1, 3, 5)]
@@ -628,4 +639,5 @@ def test_nothing_sticks_out_of_a_telephone(opened):
     tab, _ = opened
     tab.set_viewport_size({"width": 360, "height": 800})
     tab.reload()
+    look_at_all(tab)
     assert tab.evaluate("document.documentElement.scrollWidth") <= 360

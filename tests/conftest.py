@@ -77,10 +77,9 @@ def pytest_configure(config):
         os.environ.setdefault("XLA_FLAGS", flags)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def free_memory():
-    """Drop the programs of the files before, once they hold gigabytes."""
-    yield
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown():
+    """Drop the compiled programs of earlier tests, once they hold gigabytes."""
     if sys.platform == "linux" and "jax" in sys.modules and resident_bytes() > 2 * 2**30:
         sys.modules["jax"].clear_caches()
         gc.collect()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-from model_family import CASES, case
+from model_family import ALONE_AND_COMBINED, CASES, case
 
 from jax_revinc import HookedTransformer, TrainConfig, numerics, train
 from jax_revinc.analysis import attribution
@@ -33,7 +33,7 @@ def random_model(cfg, random_weights, seed=0):
     return HookedTransformer(cfg, params=random_weights(cfg, seed))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALONE_AND_COMBINED)
 def test_what_components_write_adds_up(random_weights, name):
     model = random_model(case(name), random_weights)
     with numerics(model.cfg), jax.disable_jit():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_family import CASES, COMBINED, case, configs
+from model_family import ALONE_AND_COMBINED, CASES, COMBINED, case, configs
 
 from jax_revinc import HookedTransformer, TrainConfig, UserError, train
 from parity.__main__ import make_parser
@@ -67,7 +67,7 @@ def agree(pair):
 
 
 @of_3_9
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALONE_AND_COMBINED)
 def test_a_named_model_is_the_same_model(random_weights, name):
     pair = random_pair(case(name, **layers_for(name)), random_weights)
     agree(pair)

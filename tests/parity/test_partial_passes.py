@@ -20,10 +20,10 @@ NAMES = (
     "rotary, part of a head",
     "shortformer",
     "alibi",
-    "grouped and rotary",
-    "bidirectional",
-    "parallel",
-    "local",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("grouped and rotary", "bidirectional", "parallel", "local")
+    ),
 )
 TOKENS = np.array([[4, 0, 1, 2, 3, 1], [1, 1, 0, 3, 2, 4], [0, 0, 2, 2, 4, 3]])
 MASK = np.array([[1] * 6, [0, 0, 1, 1, 1, 1], [0, 1, 1, 1, 1, 1]])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from model_family import BASE, CASES, GROUPED, case
+from model_family import ALONE_AND_COMBINED, BASE, CASES, GROUPED, case
 from scipy.special import log_softmax
 
 from jax_revinc import HookedTransformer, HookedTransformerConfig, UserError, numerics
@@ -153,7 +153,7 @@ def test_all_steps_and_refactoring_are_asked_for_as_there(model):
     np.testing.assert_allclose(abs(ours.W_V), abs(theirs.W_V.detach().numpy()), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALONE_AND_COMBINED)
 def test_the_model_computes_what_it_did(model, name):
     ours = model(case(name))
     processed = ours.process_weights()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import strategies as st
 
 from revinc import HookedTransformerConfig, TrainConfig, UserError
@@ -119,6 +120,11 @@ def combine(cases: dict[str, dict]) -> dict[str, dict]:
 COMBINED = {"tutorial": CASES["tutorial"]}
 COMBINED |= combine({name: fields for name, fields in CASES.items() if name != "tutorial"})
 """The models for tests that take long: each case is part of one of them."""
+ALONE_AND_COMBINED = [
+    *COMBINED,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in CASES if name not in COMBINED),
+]
+"""For tests that take a second a model: each case combined with others, and among the slow tests alone."""
 
 
 def recipe(model: HookedTransformerConfig, **fields) -> TrainConfig:

@@ -5,6 +5,8 @@
 # make test-full  run all tests
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
 # make test-gpu-compile  compile the training programs for GPUs that need not be there, in an environment of its own
+# make gpu        ask a GPU all that can be asked of it, in an environment of its own; stops at the first failure
+# make gpu-dry-run  the same at tiny sizes, without a GPU
 # make lint       check style, types and imports;  make format  repair the style
 # make docs       build the documentation, which opens offline; a warning is an error
 # make pictures   take the pictures of the documentation from the pages of the demo, with Chromium
@@ -19,6 +21,7 @@ STORE ?= populations/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
 VENVGPU := .venv-gpu
+VENVCUDA := .venv-cuda
 OLDEST := 3.11.0
 NEWEST := 3.14.0
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
@@ -26,7 +29,7 @@ MINUTES ?= inf
 PART ?= 1/1
 SLOW = --timeout 1800 --minutes $(MINUTES) --part $(PART) -rs
 
-.PHONY: demo help test test-slow test-optimized test-full test-tl4 test-gpu-compile lint format docs pictures pins release clean
+.PHONY: demo help test test-slow test-optimized test-full test-tl4 test-gpu-compile gpu gpu-dry-run lint format docs pictures pins release clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
@@ -59,6 +62,12 @@ test-tl4: $(VENV4)/tests-tl4.stamp
 test-gpu-compile: $(VENVGPU)/tests-gpu-compile.stamp
 	JAX_PLATFORMS=cpu XLA_FLAGS= $(VENVGPU)/bin/python -m pytest tests/gpu_compile -m slow --timeout 900 -rs
 
+gpu: $(VENVCUDA)/gpu.stamp
+	$(VENVCUDA)/bin/python -m benchmarks.gpu
+
+gpu-dry-run: $(VENV)/dev.stamp
+	$(BIN)/python -m benchmarks.gpu --dry-run
+
 lint: $(VENV)/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,9 +96,9 @@ release: $(VENV)/release.stamp
 	$(BIN)/python .ci/release.py
 
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENVGPU)
+	rm -rf $(VENV) $(VENV4) $(VENVGPU) $(VENVCUDA)
 
-$(VENV)/bin/python $(VENV4)/bin/python $(VENVGPU)/bin/python:
+$(VENV)/bin/python $(VENV4)/bin/python $(VENVGPU)/bin/python $(VENVCUDA)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "jax-revinc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1)
 	$(PYTHON) -m venv $(@:/bin/python=)
@@ -111,4 +120,10 @@ $(VENVGPU)/%.stamp: $(VENVGPU)/bin/python pyproject.toml constraints.txt
 	@echo "Installing JAX's plugin for GPUs beside ($*); the first time takes a minute."
 	sed -n 'p; s/^jax==/jax-cuda12-plugin==/p; s/^jax-cuda12-plugin==/jax-cuda12-pjrt==/p' constraints.txt > $(VENVGPU)/constraints.txt
 	$(VENVGPU)/bin/python .ci/install.py $(VENVGPU)/constraints.txt $*
+	@touch $@
+
+# The same versions. jax and torch bring the CUDA libraries, some GB; one set of them for both, that of CUDA 13.
+$(VENVCUDA)/%.stamp: $(VENVCUDA)/bin/python pyproject.toml constraints.txt
+	@echo "Installing JAX, torch and CUDA's libraries ($*); the first time takes some minutes and 6 GB."
+	$(VENVCUDA)/bin/python .ci/install.py constraints.txt $*
 	@touch $@

@@ -7,18 +7,17 @@ import dataclasses
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
 from benchmarks import start
 from benchmarks.contender import Contender
-from benchmarks.entrants import Effort, Follow, measure
+from benchmarks.entrants import Effort, measure
 from benchmarks.interactive import N_CALLS, time_calls
 from benchmarks.machine import describe_machine, in_a_line
+from benchmarks.progress import progress_bar
 from benchmarks.registry import IN_SWEEPS, all_contenders, sweep_contenders
 from benchmarks.report import write_page
 from benchmarks.results import Point, Results
@@ -176,28 +175,6 @@ def sweeps(
     for axis, sweep in SWEEPS.items():
         with progress_bar(console, f"sweep of {axis}", per_point * len(sweep.values)) as follow:
             yield axis, measure_sweep(sweep, contenders, PER_POINT, home / axis, follow)
-
-
-@contextmanager
-def progress_bar(console: PlainConsole, title: str, total: int) -> Iterator[Follow]:
-    """A progress bar; yields the function that advances it and names the current work."""
-    columns = (
-        TextColumn("{task.description}", style="bold", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[doing]}", markup=False),
-    )
-    with console.progress(*columns) as bar:
-        task = bar.add_task(title, total=total, doing="")
-        done = -1
-
-        def follow(doing: str) -> None:
-            nonlocal done
-            done += 1
-            bar.update(task, completed=done, doing=doing)
-
-        yield follow
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ HERE = "benchmarks.contenders"
 EAGER = "torch_module:Eager"
 EAGER_ENSEMBLE = "torch_ensemble:EagerEnsemble"
 COMPILED_ENSEMBLE = "torch_ensemble:CompiledEnsemble"
+GRAPHED_STEP = "torch_graph:GraphedStep"
 STEP_BY_STEP = "jax_single:StepByStep"
 COMPILED_LOOP = "jax_single:CompiledLoop"
 POPULATION = "jax_population:PopulationTrainer"
@@ -81,6 +82,8 @@ def all_contenders(cfg: TrainConfig = TUTORIAL, quick: bool = False) -> list[Con
     contenders.append(
         in_torch("torch-compiled", title, COMPILED_ENSEMBLE, {"threads": 1}, **needs_compiler)
     )
+    if torch.cuda.is_available():
+        contenders.append(cuda_graph(missing=not_plain))
     for name, how, make, more in (
         ("torch-ensemble", "eager", EAGER_ENSEMBLE, {"missing": not_plain}),
         ("torch-ensemble-compiled", "compiled", COMPILED_ENSEMBLE, needs_compiler),
@@ -120,6 +123,18 @@ def in_jax(
 ) -> Contender:
     """A contender that runs on JAX."""
     return Contender(name, title, f"{HERE}.{make}", "jax", options=options or {}, **more)
+
+
+def cuda_graph(captured: bool = True, missing: str = "") -> Contender:
+    """The plain torch module's step as a CUDA graph; without CUDA it can run only uncaptured."""
+    options = {"threads": 1, "captured": captured}
+    return in_torch(
+        "torch-graph",
+        "a CUDA graph of the plain torch step",
+        GRAPHED_STEP,
+        options,
+        missing=missing,
+    )
 
 
 def fused_contenders(quick: bool) -> list[Contender]:

@@ -169,8 +169,10 @@ def load(module: Training, weights: StateDict) -> None:
     module.model.load_state_dict(tensors)
 
 
-def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig) -> torch.optim.AdamW:
-    """The config's optimizer as one fused kernel."""
+def make_adamw(
+    parameters: Iterable[Tensor], cfg: TrainConfig, capturable: bool = False
+) -> torch.optim.AdamW:
+    """The config's optimizer as one fused kernel, also for a CUDA graph if it is `capturable`."""
     return torch.optim.AdamW(
         parameters,
         lr=cfg.lr,
@@ -178,6 +180,7 @@ def make_adamw(parameters: Iterable[Tensor], cfg: TrainConfig) -> torch.optim.Ad
         eps=cfg.adam_eps,
         weight_decay=cfg.weight_decay,
         fused=True,
+        capturable=capturable,
     )
 
 

@@ -5,6 +5,7 @@
 # make test-full  run all tests
 # make test-tl4   test the reference and the parity check on TransformerLens 4.x, in its own environment
 # make test-gpu-compile  compile the training programs for GPUs that need not be there, in an environment of its own
+# make test-newest-jax  test without torch on the newest JAX that is allowed; its Python must have it (3.12 or newer)
 # make gpu        ask a GPU all that can be asked of it, in an environment of its own; stops at the first failure
 # make gpu-dry-run  the same at tiny sizes, without a GPU
 # make lint       check style, types and imports;  make format  repair the style
@@ -21,6 +22,7 @@ STORE ?= populations/demo
 VENV4 := .venv-tl4
 TL4 := 4.3.0
 VENVGPU := .venv-gpu
+VENVJAX := .venv-newest-jax
 VENVCUDA := .venv-cuda
 OLDEST := 3.11.0
 NEWEST := 3.14.0
@@ -57,6 +59,9 @@ test-full: test test-slow test-optimized
 
 test-tl4: $(VENV4)/tests-tl4.stamp
 	$(VENV4)/bin/python -m pytest $(PARALLEL) tests/parity tests/torch_reference
+
+test-newest-jax: $(VENVJAX)/tests.stamp
+	$(VENVJAX)/bin/python -m pytest $(PARALLEL) tests/revinc tests/jax_revinc
 
 # JAX_PLATFORMS: the plugin would look for a GPU, and complain. XLA_FLAGS could change the programs.
 test-gpu-compile: $(VENVGPU)/tests-gpu-compile.stamp

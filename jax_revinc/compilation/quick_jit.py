@@ -11,8 +11,9 @@ from jax.extend.core import get_opaque_trace_state
 OPTIONS: dict[str, bool | int] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
     "xla_cpu_parallel_codegen_split_count": 1,  # a module of LLVM costs more than most programs' code
+    # An option that XLA does not know is an error.
+    **({"xla_cpu_use_fusion_emitters": False} if jax.__version_info__ < (0, 11) else {}),
 }
 """XLA's options for machine code that LLVM does not optimize. XLA optimizes the computation as ever."""
 

@@ -31,7 +31,7 @@ MINUTES ?= inf
 PART ?= 1/1
 SLOW = --timeout 1800 --minutes $(MINUTES) --part $(PART) -rs
 
-.PHONY: demo help test test-slow test-optimized test-full test-tl4 test-gpu-compile gpu gpu-dry-run lint format docs pictures pins release clean
+.PHONY: demo help test test-slow test-optimized test-full test-tl4 test-newest-jax test-gpu-compile gpu gpu-dry-run lint format docs pictures pins release clean
 
 demo: $(VENV)/reference.stamp
 	$(BIN)/jax-revinc population --preset tutorial --seeds 512 --out $(STORE) --resume
@@ -101,9 +101,9 @@ release: $(VENV)/release.stamp
 	$(BIN)/python .ci/release.py
 
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENVGPU) $(VENVCUDA)
+	rm -rf $(VENV) $(VENV4) $(VENVJAX) $(VENVGPU) $(VENVCUDA)
 
-$(VENV)/bin/python $(VENV4)/bin/python $(VENVGPU)/bin/python $(VENVCUDA)/bin/python:
+$(VENV)/bin/python $(VENV4)/bin/python $(VENVJAX)/bin/python $(VENVGPU)/bin/python $(VENVCUDA)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "jax-revinc needs Python 3.11 or newer: make PYTHON=python3.12"; exit 1)
 	$(PYTHON) -m venv $(@:/bin/python=)
@@ -118,6 +118,13 @@ $(VENV4)/%.stamp: $(VENV4)/bin/python pyproject.toml constraints.txt
 	@echo "Installing TransformerLens $(TL4) beside ($*); the first time takes a few minutes."
 	sed 's/^transformer-lens==.*/transformer-lens==$(TL4)/' constraints.txt > $(VENV4)/constraints.txt
 	$(VENV4)/bin/python .ci/install.py $(VENV4)/constraints.txt $*
+	@touch $@
+
+# The same versions of everything that has not to do with JAX.
+$(VENVJAX)/%.stamp: $(VENVJAX)/bin/python pyproject.toml constraints.txt
+	@echo "Installing the newest JAX beside ($*); the first time takes a minute."
+	sed -E '/^(jax|jaxlib|flax|optax|orbax.*|ml_dtypes|numpy|scipy)==/d; $$ajax>=0.11' constraints.txt > $(VENVJAX)/constraints.txt
+	$(VENVJAX)/bin/python .ci/install.py $(VENVJAX)/constraints.txt $*
 	@touch $@
 
 # The same versions, and JAX's plugin of the version of jax. It brings XLA's compiler for GPUs, but no CUDA libraries.

@@ -108,6 +108,7 @@ def test_page_inspect_and_parity_work_on_it(run_cli, exported):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("lanes", [None, 4, 8, 16], ids=lambda lanes: f"{lanes} lanes")
 def test_the_best_of_the_tutorials_models_solves_it_whatever_the_rounding(
     lanes, tutorial, tmp_path, monkeypatch

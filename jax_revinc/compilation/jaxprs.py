@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 Value = TypeVar("Value")
 
@@ -35,6 +37,20 @@ def bind(equation: JaxprEqn, *arrays: Array) -> list[Array]:
     """Apply the primitive of a jaxpr's equation to arrays, and return its results as a list."""
     outputs = equation.primitive.bind(*arrays, **equation.params)
     return outputs if equation.primitive.multiple_results else [outputs]
+
+
+def inline_calls(closed: ClosedJaxpr) -> ClosedJaxpr:
+    """The same computation with the equations of every called jaxpr in place of its call."""
+
+    def apply(equation: JaxprEqn, arrays: list[Array]) -> Sequence[Array]:
+        if called := called_jaxpr(equation):
+            return interpret(*called, arrays, jnp.asarray, apply)
+        return bind(equation, *arrays)
+
+    def flat(*arrays: Array) -> list[Array]:
+        return interpret(closed.jaxpr, closed.consts, arrays, jnp.asarray, apply)
+
+    return jax.make_jaxpr(flat)(*closed.in_avals)
 
 
 def interpret(

@@ -4,7 +4,7 @@ The supported primitives, by their names in a jaxpr:
 
 | | |
 |---|---|
-| arithmetic | `add add_any sub mul div neg max min abs sign square integer_pow` |
+| arithmetic | `add add_any sub mul div neg max min abs sign square integer_pow one_minus_square` |
 | functions | `sqrt rsqrt exp log tanh logistic erfc` |
 | truth | `lt le gt ge eq ne and or not is_finite select_n` |
 | no change of value | `copy stop_gradient convert_element_type` |
@@ -197,6 +197,7 @@ RULES: dict[str, Rule] = {
     "integer_pow": lambda algebra, params, _, x: [
         each(lambda a: algebra.integer_pow(a, params["y"]), x[0])
     ],
+    "one_minus_square": elementwise(lambda algebra, a: algebra.sub(1.0, algebra.square(a))),
     "and": elementwise(Algebra.logical_and),
     "or": elementwise(Algebra.logical_or),
     "not": elementwise(Algebra.logical_not),

@@ -17,6 +17,7 @@ from jax import Array
 from jax.extend import core
 from jaxtyping import Float, Int
 
+from jax_revinc.compilation.jaxprs import inline_calls
 from jax_revinc.engines.fused.emit import UpdateRules, rule_text
 from jax_revinc.engines.fused.errors import NotFusible, UpdateNotFusible
 from jax_revinc.engines.fused.graph import PARAMETER, Graph, Node, Program, Scalar, Scalars
@@ -131,7 +132,8 @@ def trace_update(make_optimizer: MakeOptimizer, rates: Any, params: Any) -> Upda
             "averages, for some parameters and not for others"
         )
 
-    closed = jax.make_jaxpr(partial(apply_update, make_optimizer))(rates, opt_state, pairs, pairs)
+    update = jax.make_jaxpr(partial(apply_update, make_optimizer))(rates, opt_state, pairs, pairs)
+    closed = inline_calls(update)  # a call may mix what parameters share with what they don't
     jaxpr = closed.jaxpr
     params_in, grads_in = jaxpr.invars[-2 * n : -n], jaxpr.invars[-n:]
     state_in = jaxpr.invars[-2 * n - len(owners) : -2 * n]

@@ -121,7 +121,7 @@ def identity(x):
 
 identity.defvjp(lambda x: (2 * x, None), lambda _, g: (g,))
 
-SAME_RULE = {"add_any", "pjit", "checkpoint", "closed_call"}
+SAME_RULE = {"add_any", "pjit", "checkpoint", "closed_call", "one_minus_square"}
 """Names that another version of JAX has, or that no function of a user's brings about."""
 
 

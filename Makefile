@@ -136,6 +136,6 @@ $(VENVGPU)/%.stamp: $(VENVGPU)/bin/python pyproject.toml constraints.txt
 
 # The same versions. jax and torch bring the CUDA libraries, some GB; one set of them for both, that of CUDA 13.
 $(VENVCUDA)/%.stamp: $(VENVCUDA)/bin/python pyproject.toml constraints.txt
-	@echo "Installing JAX, torch and CUDA's libraries ($*); the first time takes some minutes and 6 GB."
+	@echo "Installing JAX, torch and CUDA's libraries ($*); the first time takes minutes and some GB."
 	$(VENVCUDA)/bin/python .ci/install.py constraints.txt $*
 	@touch $@

@@ -71,10 +71,9 @@ def pytest_configure(config):
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
     if config.option.markexpr != "optimized":
-        from jax_revinc.compilation.quick_jit import OPTIONS
+        from jax_revinc.compilation.quick_jit import FLAGS
 
-        flags = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
-        os.environ.setdefault("XLA_FLAGS", flags)
+        os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,7 +23,7 @@ from benchmarks.gpu.sizes import FULL, TINY
 from benchmarks.gpu.stages import Setting, run_stages
 from benchmarks.gpu.table import GROKKING, TABLE
 from benchmarks.machine import describe_machine
-from jax_revinc.compilation.quick_jit import OPTIONS
+from jax_revinc.compilation.quick_jit import FLAGS
 from revinc.command_errors import add_version, fail, run_command
 from revinc.flag_values import folder
 from revinc.interrupts import run_to_exit
@@ -38,7 +38,7 @@ SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 WITHOUT_GPU = {
     "JAX_PLATFORMS": "cpu",
     "CUDA_VISIBLE_DEVICES": "",
-    "XLA_FLAGS": " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items()),
+    "XLA_FLAGS": FLAGS,
 }
 """The environment of a dry run: no GPU is seen, and programs compile quickly, to slower code."""
 

@@ -17,6 +17,9 @@ OPTIONS: dict[str, bool | int] = {
 }
 """XLA's options for machine code that LLVM does not optimize. XLA optimizes the computation as ever."""
 
+FLAGS = " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items())
+"""`OPTIONS` for a whole process: a value of the environment variable ``XLA_FLAGS``."""
+
 MOST_QUICK_WORK = 1e10
 """The multiplications from which a program's running time matters more than its compiling time."""
 

@@ -26,8 +26,6 @@ N_TOKENS, LENGTH = 4, 3
 SHAPES = {"embed": (N_TOKENS, 2), "scale": ()}
 PARAMS = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in SHAPES.items()}
 RATE = jax.ShapeDtypeStruct((), "float32")
-CLOSE = {"rtol": 1e-5, "atol": 4 * np.finfo(np.float32).eps}
-"""Of losses: one near zero is a sum of terms of order one, each of which is rounded."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,7 +91,7 @@ def test_one_model_is_trained_as_by_xla(kind):
     rest = np.concatenate([batches[4:], batches[:4]])
     state, second = advance(rate, state, sequences, rest, CAPACITY - 4)
     after, losses = by_xla(make_optimizer, rate, params, jnp.asarray(sequences), batches)
-    np.testing.assert_allclose([*first[:4], *second[: CAPACITY - 4]], losses, **CLOSE)
+    np.testing.assert_allclose([*first[:4], *second[: CAPACITY - 4]], losses, rtol=1e-5)
     np.testing.assert_allclose(state.params, flat(after), rtol=1e-4, atol=1e-5)
 
 
@@ -107,7 +105,7 @@ def test_many_models_are_trained_as_by_xla(kind, own_sequences):
     axes = (0, 0, 0 if own_sequences else None, 0)
     expected = jax.jit(jax.vmap(partial(by_xla, make_optimizer), in_axes=axes))
     after, expected_losses = expected(rates, params, sequences, batches)
-    np.testing.assert_allclose(losses, expected_losses, **CLOSE)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for i, found in enumerate(state.params):
         own = flat({name: array[i] for name, array in after.items()})
         np.testing.assert_allclose(found, own, rtol=1e-4, atol=1e-5)
